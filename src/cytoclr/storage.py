@@ -1,0 +1,250 @@
+"""Writing that survives a power cut: atomic files, checksums, manifests, folders replaced whole, one writer a run.
+
+A file is written beside its place under a temporary name, flushed to the disk and renamed; a stage is finished
+when its manifest, written last, names every file with its size and SHA-256.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import filelock
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cytoclr.errors import DamagedError, MachineError
+
+__all__ = [
+    "FileRecord",
+    "Manifest",
+    "hash_file",
+    "hash_json",
+    "hold_run",
+    "open_atomic",
+    "read_json",
+    "read_table",
+    "recover_folder",
+    "replace_folder",
+    "write_json",
+    "write_table",
+    "write_text",
+]
+
+
+@contextlib.contextmanager
+def open_atomic(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that appears under its name only once every byte is on the disk.
+
+    Raises
+    ------
+    MachineError
+        The place cannot be written, or the disk is full. What stood under the name before is intact.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise MachineError(
+            f"{path}: could not be written ({error.strerror or error}). Free space or rights there, and run again."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    with open_atomic(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file atomically, indented, keys in the order given; NaN is refused."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    DamagedError
+        The file is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DamagedError(f"{path}: expected JSON ({error}). Delete it and run the stage again.") from error
+
+
+def write_table(path: Path, frame: pd.DataFrame) -> None:
+    """Write a Parquet file atomically, with a checksum on every page."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    with open_atomic(path) as file:
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a Parquet file written by `write_table`, checking its pages.
+
+    Raises
+    ------
+    DamagedError
+        The file is not Parquet, or a page does not have the bytes that were written.
+    """
+    try:
+        return pq.read_table(path, page_checksum_verification=True).to_pandas()
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedError(f"{path}: damaged ({error}). Delete it and run the stage again.") from error
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_json(value: object) -> str:
+    """SHA-256 of a value's canonical JSON, in hexadecimal."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def replace_folder(new: Path, place: Path) -> None:
+    """Put a finished folder in its place; the old one is deleted only when the new one stands.
+
+    If the power goes between the two renames, `recover_folder` puts the old one back.
+    """
+    old = _old_name(place)
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    new.rename(place)
+    _sync_folder(place.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(place: Path) -> None:
+    """Put back the old folder if a replacement was cut short before the new one stood."""
+    old = _old_name(place)
+    if old.exists() and not place.exists():
+        old.rename(place)
+
+
+def _old_name(place: Path) -> Path:
+    return place.with_name(f".{place.name}.old")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A stored file as it was when its stage finished."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a finished stage wrote, from which inputs; written last.
+
+    `key` is a hash of all that decides the result: the stage's version and settings, and its inputs' hashes.
+    `report` is what the stage has to say of itself: counts, what was left out, warnings.
+    """
+
+    stage: str
+    key: str
+    files: Mapping[str, FileRecord]
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def describe(
+        stage: str, key: str, folder: Path, files: Sequence[Path], report: Mapping[str, Any]
+    ) -> "Manifest":
+        """Hash the files, named relative to the folder."""
+        records = {
+            path.relative_to(folder).as_posix(): FileRecord(path.stat().st_size, hash_file(path))
+            for path in sorted(files)
+        }
+        return Manifest(stage, key, records, report)
+
+    def write(self, path: Path) -> None:
+        """Write the manifest atomically."""
+        write_json(path, asdict(self))
+
+    @staticmethod
+    def read(path: Path) -> "Manifest":
+        """Read a manifest.
+
+        Raises
+        ------
+        DamagedError
+            It is not a manifest.
+        """
+        try:
+            value = read_json(path)
+            files = {name: FileRecord(**record) for name, record in value["files"].items()}
+            return Manifest(value["stage"], value["key"], files, value["report"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DamagedError(f"{path}: not a manifest ({error}). Delete it and run the stage again.") from error
+
+    def find_damage(self, folder: Path, *, read_all: bool = False) -> list[str]:
+        """Name the files that are missing or have another size, or (`read_all`) other bytes."""
+        damaged = []
+        for name, record in self.files.items():
+            path = folder / name
+            if not path.is_file():
+                damaged.append(f"{name}: missing")
+            elif path.stat().st_size != record.bytes:
+                damaged.append(f"{name}: {path.stat().st_size:,} bytes, expected {record.bytes:,}")
+            elif read_all and hash_file(path) != record.sha256:
+                damaged.append(f"{name}: other bytes than were written")
+        return damaged
+
+
+@contextlib.contextmanager
+def hold_run(folder: Path) -> Iterator[None]:
+    """Be the only writer of a run folder; the lock goes with the process, however it ends.
+
+    Raises
+    ------
+    MachineError
+        Another process holds it, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock")
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        holder = folder / ".lock-holder"
+        who = holder.read_text() if holder.exists() else "another process"
+        raise MachineError(f"{folder}: in use by {who}. Wait for it, or choose another --out.") from None
+    except OSError as error:
+        raise MachineError(f"{folder}: cannot be used as a run folder ({error.strerror or error}).") from error
+    try:
+        (folder / ".lock-holder").write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+    finally:
+        (folder / ".lock-holder").unlink(missing_ok=True)
+        lock.release()
