@@ -106,7 +106,8 @@ def read_table(path: Path) -> pd.DataFrame:
         The file is not Parquet, or a page does not have the bytes that were written.
     """
     try:
-        return pq.read_table(path, page_checksum_verification=True).to_pandas()
+        frame: pd.DataFrame = pq.read_table(path, page_checksum_verification=True).to_pandas()
+        return frame
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
@@ -179,9 +180,7 @@ class Manifest:
     report: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
-    def describe(
-        stage: str, key: str, folder: Path, files: Sequence[Path], report: Mapping[str, Any]
-    ) -> "Manifest":
+    def describe(stage: str, key: str, folder: Path, files: Sequence[Path], report: Mapping[str, Any]) -> "Manifest":
         """Hash the files, named relative to the folder."""
         records = {
             path.relative_to(folder).as_posix(): FileRecord(path.stat().st_size, hash_file(path))

@@ -185,9 +185,7 @@ def _check_column(values: pd.Series, column: Column, source: str) -> pd.Series:
     return pd.Series(numbers.astype(dtype), index=values.index, name=column.name)
 
 
-def _refuse(
-    wrong: np.ndarray, values: pd.Series, column: Column, source: str, problem: str, expected: str
-) -> None:
+def _refuse(wrong: np.ndarray, values: pd.Series, column: Column, source: str, problem: str, expected: str) -> None:
     rows = np.flatnonzero(wrong)
     if len(rows) == 0:
         return

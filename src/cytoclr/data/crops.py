@@ -1,0 +1,199 @@
+"""Crops on disk: one memory-mapped ``[cell, channel, height, width]`` file a plate, and what is known of them.
+
+Crops keep the camera's numbers. What becomes 0 and 1 for an encoder (the intensity rule) is stored beside them,
+per plate and channel, and applied when they are read for learning.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt
+
+from cytoclr.errors import DamagedError, DataError
+from cytoclr.storage import hash_json, open_atomic, read_json, write_json
+
+__all__ = [
+    "CropStore",
+    "Shard",
+    "ShardWriter",
+    "open_shard",
+    "scale_crops",
+    "shard_name",
+    "write_crop_manifest",
+]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The crops of one plate: their file, how many, and the raw values that become 0 and 1 in each channel."""
+
+    file: str
+    plate: str
+    num_cells: int
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+class CropStore:
+    """All crops of a run, read by number; crop i belongs to row i of the cells table.
+
+    Nothing is read until asked for, and nothing is kept: memory stays flat whatever the number of cells.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open a folder of crops.
+
+        Raises
+        ------
+        DamagedError
+            The manifest is missing or unreadable, or a shard is missing or has another shape.
+        """
+        manifest = folder / "manifest.json"
+        if not manifest.is_file():
+            raise DamagedError(f"{manifest}: missing. Run the crop stage again.")
+        about = read_json(manifest)
+        self.folder = folder
+        self.channels: tuple[str, ...] = tuple(about["channels"])
+        self.size_px: int = about["size_px"]
+        self.pixel_size_um: float | None = about["pixel_size_um"]
+        self.intensity: dict[str, Any] = about["intensity"]
+        self.dtype = np.dtype(about["dtype"])
+        self.shards = tuple(Shard(**{**s, "low": tuple(s["low"]), "high": tuple(s["high"])}) for s in about["shards"])
+        self._maps = [self._open(shard) for shard in self.shards]
+        self._ends = np.cumsum([shard.num_cells for shard in self.shards])
+        self._low = np.array([shard.low for shard in self.shards], dtype=np.float32)
+        self._high = np.array([shard.high for shard in self.shards], dtype=np.float32)
+
+    def _open(self, shard: Shard) -> np.ndarray:
+        path = self.folder / shard.file
+        expected = (shard.num_cells, len(self.channels), self.size_px, self.size_px)
+        try:
+            crops: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DamagedError(f"{path}: cannot be opened ({error}). Run the crop stage again.") from error
+        if crops.shape != expected or crops.dtype != self.dtype:
+            raise DamagedError(
+                f"{path}: holds {crops.dtype} {crops.shape}, expected {self.dtype} {expected}. "
+                "Run the crop stage again."
+            )
+        return crops
+
+    def __len__(self) -> int:
+        """Count the crops."""
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def read(self, rows: Int[np.ndarray, " cell"]) -> UInt[np.ndarray, "cell channel height width"]:
+        """Read the crops of these numbers, in this order, as the camera gave them."""
+        shards = self._shards_of(rows)
+        crops = np.empty((len(rows), len(self.channels), self.size_px, self.size_px), dtype=self.dtype)
+        starts = self._ends - [shard.num_cells for shard in self.shards]
+        for shard in np.unique(shards):
+            here = shards == shard
+            crops[here] = self._maps[shard][rows[here] - starts[shard]]
+        return crops
+
+    def read_ranges(
+        self, rows: Int[np.ndarray, " cell"]
+    ) -> tuple[Float[np.ndarray, "cell channel"], Float[np.ndarray, "cell channel"]]:
+        """Return the raw values that become 0 and 1, for each of these crops and each channel."""
+        shards = self._shards_of(rows)
+        return self._low[shards], self._high[shards]
+
+    def _shards_of(self, rows: Int[np.ndarray, " cell"]) -> Int[np.ndarray, " cell"]:
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"crop {int(rows.max())} of {len(self)}")
+        return np.searchsorted(self._ends, rows, side="right")
+
+
+def scale_crops(
+    crops: UInt[np.ndarray, "cell channel height width"],
+    low: Float[np.ndarray, "cell channel"],
+    high: Float[np.ndarray, "cell channel"],
+) -> Float[np.ndarray, "cell channel height width"]:
+    """Map raw values to 0..1 (float32): `low` and below become 0, `high` and above 1."""
+    low, high = low[..., None, None], high[..., None, None]
+    scaled: np.ndarray = np.clip((crops.astype(np.float32) - low) / (high - low), 0.0, 1.0)
+    return scaled
+
+
+def shard_name(plate: str) -> str:
+    """Make a file name of a plate's name: itself where that is safe, else with a hash that tells it from others.
+
+    >>> shard_name("Week1_22123")
+    'Week1_22123.npy'
+    """
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", plate)[:80]
+    return f"{safe}.npy" if safe == plate else f"{safe}-{hash_json(plate)[:8]}.npy"
+
+
+class ShardWriter:
+    """Appends crops to one plate's file; the number of cells need not be known beforehand."""
+
+    def __init__(self, file: Any, num_channels: int, size_px: int, dtype: np.dtype) -> None:
+        self._file = file
+        self._shape = (num_channels, size_px, size_px)
+        self._dtype = np.dtype(dtype)
+        self.num_cells = 0
+        self._header_end = self._write_header()
+
+    def append(self, crops: UInt[np.ndarray, "cell channel height width"]) -> None:
+        """Write crops of the declared shape and type."""
+        if crops.shape[1:] != self._shape or crops.dtype != self._dtype:
+            raise DataError(
+                f"crops are {crops.dtype} {crops.shape[1:]}, those before {self._dtype} {self._shape} "
+                "(channel, height, width). Expected one type and size on a plate."
+            )
+        self._file.write(np.ascontiguousarray(crops).data)
+        self.num_cells += len(crops)
+
+    def finish(self) -> None:
+        """Write the number of cells into the file's head."""
+        self._file.seek(0)
+        # NumPy pads the head so that the first axis can grow in place
+        if self._write_header() != self._header_end:
+            raise AssertionError("the .npy header changed its length")
+        self._file.seek(0, 2)
+
+    def _write_header(self) -> int:
+        about = {"descr": self._dtype.str, "fortran_order": False, "shape": (self.num_cells, *self._shape)}
+        np.lib.format.write_array_header_1_0(self._file, about)
+        return int(self._file.tell())
+
+
+@contextlib.contextmanager
+def open_shard(path: Path, num_channels: int, size_px: int, dtype: np.dtype) -> Iterator[ShardWriter]:
+    """Open a plate's file for appending crops; it appears, whole, when the block ends without an error."""
+    with open_atomic(path) as file:
+        writer = ShardWriter(file, num_channels, size_px, dtype)
+        yield writer
+        writer.finish()
+
+
+def write_crop_manifest(
+    folder: Path,
+    shards: Sequence[Shard],
+    *,
+    channels: Sequence[str],
+    size_px: int,
+    pixel_size_um: float | None,
+    dtype: np.dtype,
+    intensity: dict[str, Any],
+) -> None:
+    """Write ``manifest.json``, which makes a folder of shards a store."""
+    about = {
+        "format": FORMAT,
+        "channels": list(channels),
+        "size_px": size_px,
+        "pixel_size_um": pixel_size_um,
+        "dtype": np.dtype(dtype).str,
+        "intensity": intensity,
+        "shards": [asdict(shard) for shard in shards],
+    }
+    write_json(folder / "manifest.json", about)
