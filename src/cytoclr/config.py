@@ -100,7 +100,9 @@ ScreenSettings = Annotated[VirtualSettings | Bbbc021Settings | SingleCellSetting
 class CropSettings(_Section):
     """From fields to crops."""
 
-    size_px: int = Field(64, ge=8, description="height and width of a crop")
+    size_px: Annotated[int, Field(ge=8)] | None = Field(
+        None, description="height and width of a crop; null: 64, or the size of ready crops"
+    )
     locations: FilePath | None = Field(None, description="table of cell centres; null: nuclei are found")
     nuclei_channel: str | None = Field(None, description="channel in which nuclei are found; null: the first")
     nucleus_diameter_px: float = Field(24.0, gt=2.0, description="typical; decides smoothing, splitting and sizes")

@@ -65,6 +65,7 @@ class Column:
     unit: str = ""
     allowed: tuple[str, ...] = ()
     minimum: float | None = None
+    may_be_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,14 @@ LOCATIONS = Table(
 )
 CELLS = Table(
     "cells",
-    (_CELL_ID, *_ABOUT_WELL, _SITE, *LOCATIONS.columns[3:]),
+    (
+        _CELL_ID,
+        *_ABOUT_WELL,
+        _SITE,
+        Column("Metadata_Object", "integer", "number of the cell in its site"),
+        Column("x", "number", "column of the cell's centre; empty for ready crops", unit="px", may_be_empty=True),
+        Column("y", "number", "row of the cell's centre; empty for ready crops", unit="px", may_be_empty=True),
+    ),
     key=("Metadata_CellID",),
 )
 EMBEDDINGS = Table("embeddings", (_CELL_ID, *_ABOUT_WELL, _SITE), key=("Metadata_CellID",))
@@ -171,9 +179,10 @@ def _check_column(values: pd.Series, column: Column, source: str) -> pd.Series:
             wrong = ~result.isin(column.allowed).to_numpy()
             _refuse(wrong, values, column, source, "is not known", f"one of {', '.join(column.allowed)}")
         return result
-    _refuse(empty, values, column, source, "is empty", f"{column.meaning} {column.unit}".strip())
+    if not column.may_be_empty:
+        _refuse(empty, values, column, source, "is empty", f"{column.meaning} {column.unit}".strip())
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=float)
-    wrong = ~np.isfinite(numbers)
+    wrong = ~np.isfinite(numbers) & ~empty
     if column.kind == "integer":
         wrong |= numbers != np.round(numbers)
     expected = "a whole number" if column.kind == "integer" else f"a number {column.unit}".strip()

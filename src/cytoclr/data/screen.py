@@ -1,0 +1,223 @@
+"""Tables that describe a screen: what is in each well, which mechanism a compound has, and profiles of others."""
+
+import gzip
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from cytoclr.errors import DataError, list_some
+from cytoclr.storage import read_table
+from cytoclr.tables import (
+    MECHANISM,
+    MECHANISMS,
+    SITE,
+    TREATMENT,
+    WELL,
+    WELL_METADATA,
+    WELL_PROFILES,
+    check_table,
+    feature_columns,
+    treatment_names,
+)
+
+__all__ = [
+    "check_wells",
+    "describe_wells",
+    "join_wells",
+    "read_any_table",
+    "read_mechanisms",
+    "read_profiles",
+    "read_texts",
+]
+
+#: Metadata prefixes in use in the field, longest first.
+_PREFIXES = ("Image_Metadata_", "Metadata_", "")
+
+
+def read_texts(path: Path) -> pd.DataFrame:
+    """Read a CSV file (plain or gzipped) as texts: nothing is guessed, ``NA`` stays a name, ``00123`` keeps its noughts.
+
+    Raises
+    ------
+    DataError
+        The file is missing, not UTF-8, empty, or its rows have different numbers of cells.
+    """
+    try:
+        return pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file. Correct the path.") from None
+    except pd.errors.EmptyDataError:
+        raise DataError(f"{path}: empty. Expected a CSV table with a header.") from None
+    except (pd.errors.ParserError, UnicodeDecodeError, gzip.BadGzipFile, EOFError, OSError) as error:
+        raise DataError(f"{path}: not a readable CSV table ({error}).") from None
+
+
+def read_any_table(path: Path) -> pd.DataFrame:
+    """Read Parquet, or CSV (plain or gzipped) with pandas' own types.
+
+    Raises
+    ------
+    DataError
+        The file is missing or is neither.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Correct the path.")
+    if path.suffix == ".parquet":
+        return read_table(path)
+    texts = read_texts(path)
+    numbers = texts.apply(pd.to_numeric, errors="coerce")
+    # A column is numeric if every cell that is not empty is a number: 'NA' in a compound column stays a text.
+    numeric = [name for name in texts.columns if (numbers[name].notna() | texts[name].isin(["", "nan", "NaN"])).all()]
+    return texts.assign(**{name: numbers[name] for name in numeric})
+
+
+def read_mechanisms(path: Path) -> pd.DataFrame:
+    """Read the table of mechanisms: compound, concentration (µM) and mechanism of each treatment.
+
+    The mechanism's column may be called ``moa``, ``mechanism`` or ``Metadata_MoA``, in any case.
+
+    Raises
+    ------
+    DataError
+        The table is missing or empty, lacks a column, or gives a treatment twice.
+    """
+    texts = read_texts(path)
+    names = {
+        **_find_columns(
+            texts, path, {"Metadata_Compound": ("compound",), "Metadata_Concentration": ("concentration",)}
+        ),
+        **_find_columns(texts, path, {MECHANISM: ("moa", "mechanism")}),
+    }
+    if texts.empty:
+        raise DataError(
+            f"{path}: the mechanism table has no rows. Expected one row a treatment: compound, concentration, "
+            "mechanism; or leave the table out to run without scores."
+        )
+    return check_table(texts.rename(columns=names)[list(names.values())], MECHANISMS, str(path))
+
+
+def _find_columns(texts: pd.DataFrame, path: Path, wanted: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """Find each wanted column under one of its names, with any of the prefixes in use."""
+    found: dict[str, str] = {}
+    for name, words in wanted.items():
+        spellings = [f"{prefix}{word}".lower() for prefix in _PREFIXES for word in words]
+        matches = [column for column in texts.columns if column.strip().lower() in spellings]
+        if len(matches) != 1:
+            problem = f"has several columns that could be it ({', '.join(matches)})" if matches else "has none"
+            raise DataError(
+                f"{path}: expected one column {' or '.join(words)}, the table {problem}. "
+                f"Found: {list_some(list(texts.columns), 12)}."
+            )
+        found[matches[0]] = name
+    return found
+
+
+def describe_wells(
+    wells: pd.DataFrame,
+    *,
+    controls: Sequence[str],
+    positive_controls: Sequence[str],
+    batch_pattern: str,
+    source: str,
+) -> pd.DataFrame:
+    """Add batch and control type to a table with plates and compounds.
+
+    Parameters
+    ----------
+    wells
+        Any table with ``Metadata_Plate`` and ``Metadata_Compound``.
+    controls, positive_controls
+        Compounds of untreated wells, and of positive controls.
+    batch_pattern
+        Regular expression; its first group, found in a plate's name, is the batch.
+
+    Raises
+    ------
+    DataError
+        The pattern does not fit a plate's name, or no well is a control of the names given.
+    """
+    batches = {}
+    for plate in wells["Metadata_Plate"].unique():
+        match = re.search(batch_pattern, plate)
+        if match is None or not match.groups():
+            raise DataError(
+                f"{source}: the batch of plate {plate!r} is not found by batch_pattern {batch_pattern!r}. "
+                "Give a pattern whose first group is the batch, as '^(Week[0-9]+)_'; '^(.*)$' makes each plate a batch."
+            )
+        batches[plate] = match.group(1)
+    compounds = wells["Metadata_Compound"]
+    kinds = pd.Series("trt", index=wells.index, dtype="str")
+    kinds = kinds.mask(compounds.isin(positive_controls), "poscon").mask(compounds.isin(controls), "negcon")
+    return wells.assign(Metadata_Batch=wells["Metadata_Plate"].map(batches).astype("str"), Metadata_control_type=kinds)
+
+
+def check_wells(screen: pd.DataFrame, source: str) -> None:
+    """Refuse a screen in which a well has two treatments.
+
+    Raises
+    ------
+    DataError
+        Names the first such well and its treatments.
+    """
+    several = screen.drop_duplicates([*WELL, *TREATMENT])
+    twice = several[several.duplicated(WELL, keep=False)]
+    if twice.empty:
+        return
+    plate, well = twice.iloc[0][WELL]
+    here = twice[(twice["Metadata_Plate"] == plate) & (twice["Metadata_Well"] == well)]
+    num_wells = len(twice.drop_duplicates(WELL))
+    raise DataError(
+        f"{source}: {num_wells} well{'s have' if num_wells > 1 else ' has'} more than one treatment, first: "
+        f"{plate} {well} ({' and '.join(treatment_names(here))}). Expected one compound at one concentration a well."
+    )
+
+
+def read_profiles(path: Path) -> pd.DataFrame:
+    """Read someone's table of wells: its metadata columns get our names, every other numeric column is a feature.
+
+    Raises
+    ------
+    DataError
+        No plate or well column, no feature, or a well twice.
+    """
+    frame = read_any_table(path)
+    renamed = {
+        name: f"Metadata_{name.removeprefix('Image_Metadata_')}"
+        for name in frame.columns
+        if name.startswith("Image_Metadata_")
+    }
+    frame = frame.rename(columns=renamed)
+    missing = [name for name in WELL if name not in frame.columns]
+    if missing:
+        raise DataError(
+            f"{path}: lacks {' and '.join(missing)} (or Image_{missing[0]}). Found: {list_some(list(frame.columns), 12)}."
+        )
+    if not feature_columns(frame):
+        raise DataError(
+            f"{path}: no numeric column that could be a feature. Found: {list_some(list(frame.columns), 12)}."
+        )
+    return frame.astype(dict.fromkeys(WELL, "str"))
+
+
+def join_wells(profiles: pd.DataFrame, screen: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Give every well profile the metadata that the screen has of its well.
+
+    Raises
+    ------
+    DataError
+        A well of the profiles is not in the screen.
+    """
+    about = screen.drop_duplicates(WELL)[WELL_METADATA]
+    known = pd.MultiIndex.from_frame(about[WELL])
+    unknown = ~pd.MultiIndex.from_frame(profiles[WELL]).isin(known)
+    if unknown.any():
+        first = profiles.loc[unknown, WELL].iloc[0]
+        raise DataError(
+            f"{source}: {int(unknown.sum()):,} of {len(profiles):,} wells are not in the screen table, first: "
+            f"{first['Metadata_Plate']} {first['Metadata_Well']}. Expected the plate and well names of both to agree."
+        )
+    old = [name for name in about.columns if name in profiles.columns and name not in WELL]
+    joined = profiles.drop(columns=[*old, *(name for name in SITE[2:] if name in profiles.columns)])
+    return check_table(about.merge(joined, on=WELL, how="inner", validate="1:1"), WELL_PROFILES, source)
