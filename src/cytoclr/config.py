@@ -2,8 +2,9 @@
 
 import difflib
 import json
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -12,6 +13,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 from cytoclr.errors import SettingsError
+from cytoclr.seed_config import convert_seed_config, is_seed_config
 
 __all__ = [
     "AugmentSettings",
@@ -33,6 +35,8 @@ __all__ = [
     "parse_yaml",
     "read_settings",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 def _resolve(path: Path, info: ValidationInfo) -> Path:
@@ -144,6 +148,7 @@ class TrainSettings(_Section):
     pretrained: bool = Field(False, description="begin with timm's ImageNet weights (needs the network once)")
     fine_tune_from: FilePath | None = Field(None, description="a model folder or checkpoint to begin from")
     view_size_px: int = Field(64, ge=16, description="height and width of what the encoder sees")
+    transform: Literal["sqrt", "linear"] = Field("sqrt", description="of intensities 0..1, before anything else")
     projection_hidden: Positive = 256
     projection_dim: Positive = 128
     temperature: float = Field(0.2, gt=0.0)
@@ -217,8 +222,10 @@ class Settings(_Section):
     report: ReportSettings = ReportSettings()
 
 
-def read_settings(path: Path) -> Settings:
-    """Read a config file; its relative paths are relative to its own folder.
+def read_settings(path: Path, overrides: Mapping[str, object] | None = None) -> Settings:
+    """Read a config file, ours or the 2020 project's; its relative paths are relative to its own folder.
+
+    `overrides` replaces single values: ``{"train.epochs": 3}``.
 
     Raises
     ------
@@ -227,7 +234,24 @@ def read_settings(path: Path) -> Settings:
         wrong type or range. The message gives file, line, key and what was expected.
     """
     value, lines = parse_yaml(path)
+    if is_seed_config(value):
+        value, notes = convert_seed_config(value, source=str(path), folder=path.parent)
+        logger.info("%s is a config of the 2020 project. What each key became:\n  %s", path, "\n  ".join(notes))
+    value = _override(value, overrides or {})
     return check_settings(value, source=str(path), folder=path.parent, lines=lines)
+
+
+def _override(value: Any, overrides: Mapping[str, object]) -> Any:
+    for key, replacement in overrides.items():
+        *sections, name = key.split(".")
+        value = dict(value) if isinstance(value, dict) else {}
+        place = value
+        for section in sections:
+            inner = place.get(section)
+            place[section] = dict(inner) if isinstance(inner, dict) else {}
+            place = place[section]
+        place[name] = replacement
+    return value
 
 
 def check_settings(

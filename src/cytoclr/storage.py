@@ -33,6 +33,7 @@ __all__ = [
     "read_table",
     "recover_folder",
     "replace_folder",
+    "sync_folder",
     "write_json",
     "write_table",
     "write_text",
@@ -56,7 +57,7 @@ def open_atomic(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise MachineError(
             f"{path}: could not be written ({error.strerror or error}). Free space or rights there, and run again."
@@ -135,7 +136,7 @@ def replace_folder(new: Path, place: Path) -> None:
     if place.exists():
         place.rename(old)
     new.rename(place)
-    _sync_folder(place.parent)
+    sync_folder(place.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -150,7 +151,8 @@ def _old_name(place: Path) -> Path:
     return place.with_name(f".{place.name}.old")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's own entries (names, renames) to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

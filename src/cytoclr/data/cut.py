@@ -46,7 +46,7 @@ class IntensityRule:
 
 @dataclass(frozen=True)
 class _Piece:
-    """The crops of one site or of a few ready cells, their table, what was left out, and pixels to learn ranges from."""
+    """The crops of one site or of one ready cell, their table, what was left out, and pixels to learn ranges from."""
 
     crops: UInt[np.ndarray, "cell channel height width"]
     cells: pd.DataFrame
@@ -301,8 +301,8 @@ def _cut_plate(
             pixels.append(piece.pixels)
         num_cells = shard.num_cells
     table = pd.concat(cells, ignore_index=True)
-    names = [table[name].astype("str") for name in [*SITE, "Metadata_Object"]]
-    table = table.assign(Metadata_CellID=names[0].str.cat(names[1:], sep="_"))
+    names = table[[*SITE, "Metadata_Object"]].astype("str")
+    table = table.assign(Metadata_CellID=names[SITE[0]].str.cat(names.iloc[:, 1:], sep="_"))
     low, high = intensity.find_ranges(pixels, first.crops.dtype)
     write_table(note.with_suffix(".parquet"), table[_CELL_COLUMNS])
     write_table(note.with_suffix(".left_out.parquet"), pd.concat(left_out, ignore_index=True))

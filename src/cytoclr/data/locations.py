@@ -1,6 +1,7 @@
 """Where the cells are: a table of centres, or nuclei found in a field."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,9 +43,7 @@ def split_locations(
     DataError
         No site of the screen has a location.
     """
-    by_site: dict[tuple[str, str, int], pd.DataFrame] = {
-        (str(plate), str(well), int(site)): rows for (plate, well, site), rows in locations.groupby(SITE)
-    }
+    by_site: dict[Any, pd.DataFrame] = dict(iter(locations.groupby(SITE)))
     sites = list(screen[SITE].itertuples(index=False, name=None))
     known = {site: by_site[site] for site in sites if site in by_site}
     if not known:

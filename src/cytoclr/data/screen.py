@@ -37,7 +37,7 @@ _PREFIXES = ("Image_Metadata_", "Metadata_", "")
 
 
 def read_texts(path: Path) -> pd.DataFrame:
-    """Read a CSV file (plain or gzipped) as texts: nothing is guessed, ``NA`` stays a name, ``00123`` keeps its noughts.
+    """Read a CSV file (plain or gzipped) as texts: nothing is guessed; ``NA`` stays a name, ``00123`` keeps its zeros.
 
     Raises
     ------
@@ -192,7 +192,8 @@ def read_profiles(path: Path) -> pd.DataFrame:
     missing = [name for name in WELL if name not in frame.columns]
     if missing:
         raise DataError(
-            f"{path}: lacks {' and '.join(missing)} (or Image_{missing[0]}). Found: {list_some(list(frame.columns), 12)}."
+            f"{path}: lacks {' and '.join(missing)} (or Image_{missing[0]}). "
+            f"Found: {list_some(list(frame.columns), 12)}."
         )
     if not feature_columns(frame):
         raise DataError(

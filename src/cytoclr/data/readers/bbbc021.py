@@ -81,7 +81,8 @@ def _read_sites(names: pd.Series, path: Path) -> list[int]:
     for row, match in enumerate(matches):
         if match is None:
             raise DataError(
-                f"{path}: row {row + 1}: no site number in the file name {names.iloc[row]!r}. Expected '_s<site>_w<channel>'."
+                f"{path}: row {row + 1}: no site number in the file name {names.iloc[row]!r}. "
+                "Expected '_s<site>_w<channel>'."
             )
     return [int(match.group(1)) for match in matches if match is not None]
 

@@ -1,0 +1,474 @@
+"""The whole way on one page: screen -> crop -> train -> embed -> profile -> evaluate -> report.
+
+Each verb brings a run folder up to its stage and leaves alone what is finished: a stage is run again only if its
+settings, its inputs or its version changed. This is the only module that reads and writes run folders
+(docs/reference/files.md).
+"""
+
+import json
+import logging
+import os
+import platform
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+from pydantic import BaseModel
+
+from cytoclr.config import (
+    Bbbc021Settings,
+    EvaluateSettings,
+    ProfileSettings,
+    Settings,
+    SingleCellSettings,
+    VirtualSettings,
+    dump_settings,
+)
+from cytoclr.errors import SettingsError
+from cytoclr.progress import Progress, Silent
+from cytoclr.stages import StageFolder
+from cytoclr.storage import Manifest, hash_file, hold_run, read_json, read_table, write_json, write_table, write_text
+from cytoclr.tables import EMBEDDINGS, check_table
+
+if TYPE_CHECKING:
+    from cytoclr.data.crops import CropStore
+
+__all__ = ["STAGES", "crop", "embed", "evaluate", "evaluate_table", "profile", "report", "run", "train"]
+
+logger = logging.getLogger(__name__)
+
+Stage = Literal["screen", "crop", "train", "embed", "profile", "evaluate", "report"]
+
+#: The stages in their order, each with its version: raised by hand when its results change.
+STAGES: dict[Stage, int] = {"screen": 1, "crop": 1, "train": 1, "embed": 1, "profile": 1, "evaluate": 1, "report": 1}
+
+#: The encoder that was trained, and what it must beat: all are profiled and scored alike.
+TRAINED = "trained"
+BASELINES = ("untrained", "intensities")
+
+
+def run(settings: Settings, out: Path, *, until: Stage = "report", progress: Progress | None = None) -> Path:
+    """Bring a run folder up to a stage; finished stages are left alone, an interrupted one goes on.
+
+    Parameters
+    ----------
+    settings
+        What to do; see `cytoclr.config.read_settings`.
+    out
+        The run folder: new, or that of an earlier run.
+    until
+        The last stage to do.
+    progress
+        Who shows how far it is; None: nobody.
+
+    Returns
+    -------
+    pathlib.Path
+        The run folder.
+
+    Raises
+    ------
+    SettingsError, DataError, MachineError, DamagedError
+        See `cytoclr.errors`. What was finished stays.
+    """
+    if out.is_dir() and any(out.iterdir()) and not (out / "config.yaml").exists() and not (out / ".lock").exists():
+        raise SettingsError(f"{out}: exists and is not a run folder. Choose another --out; nothing was changed.")
+    with hold_run(out):
+        here = _Run(settings, out, progress or Silent())
+        here.begin()
+        way = (here.screen, here.crop, here.train, here.embed, here.profile, here.evaluate, here.report)
+        for stage, climb in zip(STAGES, way, strict=True):
+            climb()
+            if stage == until:
+                break
+    return out
+
+
+def crop(settings: Settings, out: Path, *, progress: Progress | None = None) -> Path:
+    """Run up to the crops: cells located, cut out and stored. See `run`."""
+    return run(settings, out, until="crop", progress=progress)
+
+
+def train(settings: Settings, out: Path, *, progress: Progress | None = None) -> Path:
+    """Run up to the trained encoder. See `run`."""
+    return run(settings, out, until="train", progress=progress)
+
+
+def embed(settings: Settings, out: Path, *, progress: Progress | None = None) -> Path:
+    """Run up to the embeddings of all cells, and of the baselines. See `run`."""
+    return run(settings, out, until="embed", progress=progress)
+
+
+def profile(settings: Settings, out: Path, *, progress: Progress | None = None) -> Path:
+    """Run up to the profiles of sites, wells and treatments. See `run`."""
+    return run(settings, out, until="profile", progress=progress)
+
+
+def evaluate(settings: Settings, out: Path, *, progress: Progress | None = None) -> Path:
+    """Run up to the scores. See `run`."""
+    return run(settings, out, until="evaluate", progress=progress)
+
+
+def report(settings: Settings, out: Path, *, progress: Progress | None = None) -> Path:
+    """Run up to the report, ``report.html``. See `run`."""
+    return run(settings, out, until="report", progress=progress)
+
+
+def evaluate_table(
+    profiles: Path,
+    screen: Path,
+    mechanisms: Path,
+    out: Path,
+    *,
+    profile_settings: ProfileSettings | None = None,
+    evaluate_settings: EvaluateSettings | None = None,
+    batch_pattern: str = r"^([^_]+)_",
+    controls: tuple[str, ...] = ("DMSO",),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score anyone's well profiles: a table of wells, the screen they are from, and the mechanisms.
+
+    Parameters
+    ----------
+    profiles
+        CSV or Parquet, one row a well: plate, well, features.
+    screen
+        BBBC021's image table: what is in each well.
+    mechanisms
+        Compound, concentration, mechanism.
+    out
+        Folder for ``scores.json``, ``matches.parquet`` and the normalised ``profiles/``.
+
+    Returns
+    -------
+    dict
+        What ``scores.json`` holds.
+
+    Raises
+    ------
+    DataError
+        A table is missing or wrong, or the wells of the two do not agree.
+    """
+    from cytoclr.data.readers.bbbc021 import read_image_table
+    from cytoclr.data.screen import join_wells, read_mechanisms, read_profiles
+    from cytoclr.evaluate import evaluate as score
+    from cytoclr.profiles import profile_wells
+
+    profile_settings = profile_settings or ProfileSettings()
+    about = read_image_table(screen, controls=controls, batch_pattern=batch_pattern)
+    wells = join_wells(read_profiles(profiles), about, str(profiles))
+    known = read_mechanisms(mechanisms)
+    profiled = profile_wells(wells, profile_settings)
+    result = score(
+        profiled.well,
+        known,
+        evaluate_settings or EvaluateSettings(),
+        seed=seed,
+        normalisation=profile_settings.normalise,
+    )
+    inputs = {"profiles": profiles, "screen": screen, "mechanisms": mechanisms}
+    with hold_run(out):
+        write_table(out / "profiles" / "well.parquet", profiled.well)
+        write_table(out / "profiles" / "treatment.parquet", profiled.treatment)
+        write_table(out / "matches.parquet", result.matches)
+        write_json(
+            out / "provenance.json", {**_describe_machine(), "inputs": {k: hash_file(p) for k, p in inputs.items()}}
+        )
+        write_json(out / "scores.json", {**result.scores, "normalisation_report": profiled.report})
+    return result.scores
+
+
+class _Run:
+    """A run folder being brought up, stage by stage; every method named as a stage finishes that stage."""
+
+    def __init__(self, settings: Settings, folder: Path, progress: Progress) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.progress = progress
+        self.stages = StageFolder(folder)
+
+    def begin(self) -> None:
+        """Write down what is about to be done, and where."""
+        write_text(self.folder / "config.yaml", dump_settings(self.settings))
+        write_json(self.folder / "provenance.json", _describe_machine())
+
+    def screen(self) -> None:
+        """Simulate the virtual screen, where that is the screen."""
+        screen = self.settings.screen
+        if not isinstance(screen, VirtualSettings):
+            return
+        from cytoclr.data.virtual import simulate_screen
+
+        def work(place: Path) -> dict[str, Any]:
+            simulate_screen(screen, place / "virtual", progress=self.progress)
+            return {}
+
+        self._finish("screen", {"settings": _values(screen)}, work)
+
+    def crop(self) -> None:
+        """Locate the cells, cut them out, store them with their table."""
+        from cytoclr.data.stage import plan_crops
+
+        settings = self.settings
+        plan = plan_crops(self._real_screen, settings.crop, locations=self._locations)
+        probe = settings.train.probe
+        probe_plan = None if probe.screen is None else plan_crops(probe.screen, settings.crop, locations=None)
+
+        def work(place: Path) -> dict[str, Any]:
+            made = plan.cut(place, self.progress)
+            if probe_plan is not None:
+                probe_plan.cut(place / "probe", self.progress)
+            return made
+
+        inputs = {
+            "settings": _values(settings.crop),
+            "screen": plan.inputs,
+            "probe": None if probe_plan is None else probe_plan.inputs,
+        }
+        left_out = self._finish("crop", inputs, work).report["left_out"]
+        if left_out:
+            counts = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
+            logger.warning("left out: %s; listed in %s", counts, self.folder / "left_out.csv")
+
+    def train(self) -> None:
+        """Train the encoder, without labels."""
+        settings, seed = self.settings.train, self.settings.seed
+        inputs = {
+            "settings": _values(settings, leave_out={"num_workers", "preload", "devices"}),  # how fast, not what
+            "seed": seed,
+            "crops": self._hashes("crop"),
+            "fine_tune_from": _hash_tree(settings.fine_tune_from),
+        }
+
+        def work(place: Path) -> Mapping[str, Any]:
+            from cytoclr.learn import train
+
+            return train(
+                self._crops,
+                self._cells,
+                settings,
+                folder=place / "model",
+                seed=seed,
+                device=self.settings.device,
+                progress=self.progress,
+                probe=self._make_probe(),
+            )
+
+        self._finish("train", inputs, work)
+
+    def embed(self) -> None:
+        """Embed all cells with the trained encoder, and with what it must beat."""
+        settings, device = self.settings.embed, self.settings.device
+        inputs = {"settings": _values(settings), "crops": self._hashes("crop"), "model": self._encoder_hashes()}
+
+        def work(place: Path) -> dict[str, Any]:
+            from cytoclr.data.intensities import measure_intensities
+            from cytoclr.learn import build_untrained_encoder, embed, load_encoder
+
+            crops, cells = self._crops, self._cells
+            trained = load_encoder(self.folder / "model", crops)
+            untrained = build_untrained_encoder(self.settings.train, crops, seed=self.settings.seed)
+            embeddings = {
+                "embeddings": embed(crops, cells, trained, settings, device=device, progress=self.progress),
+                "baselines/untrained": embed(crops, cells, untrained, settings, device=device, progress=self.progress),
+                "baselines/intensities": measure_intensities(crops, cells, progress=self.progress),
+            }
+            for name, table in embeddings.items():
+                write_table(place / f"{name}.parquet", check_table(table, EMBEDDINGS, name))
+            return {"num_cells": len(cells)}
+
+        self._finish("embed", inputs, work)
+
+    def profile(self) -> None:
+        """Average embeddings to sites, wells and treatments; normalise on the controls."""
+        settings = self.settings.profile
+
+        def work(place: Path) -> dict[str, Any]:
+            from cytoclr.profiles import profile
+
+            told = {}
+            for name in (TRAINED, *BASELINES):
+                profiles = profile(self._read_embeddings(name), settings)
+                for level in ("site", "well", "treatment"):
+                    write_table(place / _profile_path(name, level), getattr(profiles, level))
+                told[name] = profiles.report
+            return told
+
+        report = self._finish("profile", {"settings": _values(settings), "embed": self._hashes("embed")}, work).report
+        for warning in report[TRAINED].get("warnings", []):
+            logger.warning("profile: %s", warning)
+
+    def evaluate(self) -> None:
+        """Score the profiles against known mechanisms."""
+        settings, seed = self.settings.evaluate, self.settings.seed
+        path = self._mechanisms_path
+        inputs = {
+            "settings": _values(settings, leave_out={"mechanisms"}),
+            "seed": seed,
+            "profiles": self._hashes("profile"),
+            "embed": self._hashes("embed"),
+            "mechanisms": None if path is None else _hash_input(path),
+        }
+
+        def work(place: Path) -> dict[str, Any]:
+            from cytoclr.evaluate import evaluate
+
+            result = evaluate(
+                self._read_profile(TRAINED, "well"),
+                self._mechanisms,
+                settings,
+                seed=seed,
+                embeddings=self._read_embeddings(TRAINED),
+                baselines={name: self._read_profile(name, "well") for name in BASELINES},
+                normalisation=self.settings.profile.normalise,
+            )
+            write_json(place / "scores.json", result.scores)
+            if result.matches is not None:
+                write_table(place / "matches.parquet", result.matches)
+            return {}
+
+        self._finish("evaluate", inputs, work)
+
+    def report(self) -> None:
+        """Draw the report."""
+        stages = ("crop", "train", "profile", "evaluate")
+        inputs = {
+            "settings": _values(self.settings.report),
+            "seed": self.settings.seed,
+            **{stage: self._hashes(stage) for stage in stages},
+        }
+
+        def work(place: Path) -> dict[str, Any]:
+            from cytoclr.report import ReportInputs, write_report
+
+            matches = self.folder / "matches.parquet"
+            told = {stage: dict(self.stages.read_finished(stage).report) for stage in stages}
+            report_inputs = ReportInputs(
+                wells=self._read_profile(TRAINED, "well"),
+                treatments=self._read_profile(TRAINED, "treatment"),
+                cells=self._cells,
+                crops=self._crops,
+                scores=read_json(self.folder / "scores.json"),
+                matches=read_table(matches) if matches.exists() else None,
+                mechanisms=self._mechanisms,
+                metrics=_read_lines(self.folder / "model" / "metrics.jsonl"),
+                provenance=read_json(self.folder / "provenance.json"),
+                left_out=told["crop"]["left_out"],
+                warnings=told["profile"][TRAINED].get("warnings", []),
+                settings=dump_settings(self.settings),
+            )
+            write_report(
+                place / "report.html",
+                report_inputs,
+                self.settings.report,
+                seed=self.settings.seed,
+                progress=self.progress,
+            )
+            return {}
+
+        self._finish("report", inputs, work)
+
+    # What stages read of each other, and of the user.
+
+    @cached_property
+    def _real_screen(self) -> Bbbc021Settings | SingleCellSettings:
+        """The screen to read: the user's, or the simulated one, which looks like BBBC021 on the disk."""
+        screen = self.settings.screen
+        if not isinstance(screen, VirtualSettings):
+            return screen
+        from cytoclr.data.virtual import describe_screen
+
+        return describe_screen(self.folder / "virtual")
+
+    @cached_property
+    def _locations(self) -> Path | None:
+        if isinstance(self.settings.screen, VirtualSettings) and self.settings.crop.locations is None:
+            return self.folder / "virtual" / "locations.csv"
+        return self.settings.crop.locations
+
+    @cached_property
+    def _mechanisms_path(self) -> Path | None:
+        if isinstance(self.settings.screen, VirtualSettings) and self.settings.evaluate.mechanisms is None:
+            return self.folder / "virtual" / "moa.csv"
+        return self.settings.evaluate.mechanisms
+
+    @cached_property
+    def _mechanisms(self) -> pd.DataFrame | None:
+        from cytoclr.data.screen import read_mechanisms
+
+        return None if self._mechanisms_path is None else read_mechanisms(self._mechanisms_path)
+
+    @cached_property
+    def _crops(self) -> "CropStore":
+        from cytoclr.data.crops import CropStore
+
+        return CropStore(self.folder / "crops")
+
+    @cached_property
+    def _cells(self) -> pd.DataFrame:
+        return read_table(self.folder / "cells.parquet")
+
+    def _read_embeddings(self, name: str) -> pd.DataFrame:
+        return read_table(self.folder / ("embeddings.parquet" if name == TRAINED else f"baselines/{name}.parquet"))
+
+    def _read_profile(self, name: str, level: str) -> pd.DataFrame:
+        return read_table(self.folder / _profile_path(name, level))
+
+    def _finish(self, stage: Stage, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]) -> Manifest:
+        return self.stages.finish(stage, {"version": STAGES[stage], **inputs}, work)
+
+    def _hashes(self, stage: Stage) -> dict[str, str]:
+        return {name: record.sha256 for name, record in self.stages.read_finished(stage).files.items()}
+
+    def _encoder_hashes(self) -> dict[str, str]:
+        """What of the model decides embeddings: not its logs."""
+        return {name: sha256 for name, sha256 in self._hashes("train").items() if name in ENCODER_FILES}
+
+    def _make_probe(self) -> "Probe | None":
+        """The probe of treatments that training calls now and then; mechanisms play no part in it."""
+        settings = self.settings.train.probe
+        if settings.every_n_epochs == 0:
+            return None
+
+
+def _profile_path(name: str, level: str) -> str:
+    return f"profiles/{level}.parquet" if name == TRAINED else f"profiles/{name}/{level}.parquet"
+
+
+def _values(section: BaseModel, *, leave_out: set[str] | None = None) -> dict[str, Any]:
+    return section.model_dump(mode="json", exclude=leave_out)
+
+
+def _hash_input(path: Path) -> str:
+    if not path.is_file():
+        raise SettingsError(f"{path}: no such file. Correct the path in the settings.")
+    return hash_file(path)
+
+
+def _hash_tree(path: Path | None) -> dict[str, str] | None:
+    """Hash a model folder or a checkpoint."""
+    if path is None:
+        return None
+    if not path.exists():
+        raise SettingsError(f"train.fine_tune_from: {path}: no such model. Correct the path, or set it to null.")
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return {file.name: hash_file(file) for file in files if file.suffix in {".safetensors", ".ckpt", ".json", ".pth"}}
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _describe_machine() -> dict[str, Any]:
+    """Versions and machine, for whoever asks later how a number came about."""
+    packages = ("cytoclr", "torch", "pytorch-lightning", "timm", "numpy", "pandas", "scikit-learn", "pyarrow")
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "threads": os.cpu_count(),
+        "stages": dict(STAGES),
+    }

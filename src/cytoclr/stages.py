@@ -1,0 +1,114 @@
+"""Finished stages of a run folder: not done again while nothing changed, kept until a replacement is whole.
+
+A stage works in ``RUN/unfinished/<stage>-<key>/``, which mirrors the run folder, and may go on there after a stop.
+When it is done, its manifest is written beside its files, the files are moved into place one by one, and the
+manifest moves last. Wherever the power goes in between, the next run goes on from there.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cytoclr.storage import Manifest, hash_json, recover_folder, replace_folder, sync_folder
+
+__all__ = ["StageFolder"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """The stages of one run folder."""
+
+    folder: Path
+
+    def manifest_path(self, stage: str) -> Path:
+        """Where a finished stage's manifest lies."""
+        return self.folder / "manifests" / f"{stage}.json"
+
+    def read_finished(self, stage: str) -> Manifest:
+        """Read the manifest of a stage that is finished."""
+        return Manifest.read(self.manifest_path(stage))
+
+    def is_finished(self, stage: str, inputs: Mapping[str, Any]) -> bool:
+        """Tell whether a stage was finished from these inputs and its files are there in full size."""
+        path = self.manifest_path(stage)
+        if not path.is_file():
+            return False
+        manifest = Manifest.read(path)
+        if manifest.key != hash_json(inputs):
+            return False
+        damage = manifest.find_damage(self.folder)
+        if damage:
+            logger.warning("%s: %s. The stage is run again.", stage, damage[0])
+        return not damage
+
+    def finish(self, stage: str, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]) -> Manifest:
+        """Do a stage unless it is finished.
+
+        Parameters
+        ----------
+        stage
+            Its name.
+        inputs
+            All that decides its result, as JSON values: version, settings, hashes of what it reads.
+        work
+            Writes the stage's files under the folder it is given, laid out as in the run folder, and returns what
+            the stage has to say of itself. If an earlier call was stopped, the folder holds what that one left.
+
+        Returns
+        -------
+        Manifest
+            Of the finished stage.
+        """
+        if self.is_finished(stage, inputs):
+            return self.read_finished(stage)
+        key = hash_json(inputs)
+        place = self.folder / "unfinished" / f"{stage}-{key[:12]}"
+        place.mkdir(parents=True, exist_ok=True)
+        written = place / "manifest.json"
+        if not written.is_file():
+            began_s = time.monotonic()
+            told = work(place)
+            files = [path for path in place.rglob("*") if path.is_file()]
+            report = {**told, "elapsed_s": round(time.monotonic() - began_s, 3)}
+            Manifest.describe(stage, key, place, files, report).write(written)
+        self._publish(stage, place)
+        return self.read_finished(stage)
+
+    def _publish(self, stage: str, place: Path) -> None:
+        """Move the files of a finished stage into place; may be cut short and called again."""
+        new = Manifest.read(place / "manifest.json")
+        old_path = self.manifest_path(stage)
+        old_entries = _entries(Manifest.read(old_path)) if old_path.is_file() else set()
+        for entry in sorted(_entries(new)):
+            source, target = place / entry, self.folder / entry
+            recover_folder(target)
+            if source.is_dir():
+                replace_folder(source, target)
+            elif source.exists():
+                source.replace(target)
+        old_path.parent.mkdir(exist_ok=True)
+        (place / "manifest.json").replace(old_path)
+        sync_folder(self.folder)
+        sync_folder(old_path.parent)
+        for entry in old_entries - _entries(new):
+            _remove(self.folder / entry)
+        for orphan in (self.folder / "unfinished").glob(f"{stage}-*"):
+            shutil.rmtree(orphan)
+
+
+def _entries(manifest: Manifest) -> set[str]:
+    """Files and folders of a stage, at the top of the run folder."""
+    return {name.split("/", 1)[0] for name in manifest.files}
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
