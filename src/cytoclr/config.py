@@ -16,12 +16,14 @@ from cytoclr.errors import SettingsError
 from cytoclr.seed_config import convert_seed_config, is_seed_config
 
 __all__ = [
+    "NUISANCES",
     "AugmentSettings",
     "Bbbc021Settings",
     "CropSettings",
     "EmbedSettings",
     "EvaluateSettings",
     "Normalisation",
+    "Nuisance",
     "ProbeSettings",
     "ProfileSettings",
     "ReportSettings",
@@ -54,6 +56,13 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
 
 
+#: What differs between the plates of a virtual screen and should not matter.
+Nuisance = Literal[
+    "illumination", "stain", "background", "focus", "noise", "density", "position", "offset", "passage"
+]
+NUISANCES: tuple[Nuisance, ...] = get_args(Nuisance)
+
+
 class VirtualSettings(_Section):
     """The virtual screen: a simulator of plates with planted mechanisms (`cytoclr.data.virtual`)."""
 
@@ -65,11 +74,13 @@ class VirtualSettings(_Section):
     num_batches: int = Field(4, ge=2)
     plates_per_batch: Positive = Field(2, description="replicates: each treatment is once on every plate of its batch")
     control_wells: Positive = Field(6, description="untreated wells on each plate")
+    positive_control_wells: Positive = Field(2, description="wells of the positive control on each plate")
     sites_per_well: Positive = 1
     field_size_px: int = Field(512, ge=128)
-    cells_per_site: int = Field(60, ge=4, description="mean number of cells in an untreated field")
+    cells_per_site: int = Field(50, ge=4, description="mean number of cells in an untreated field")
     effect: float = Field(1.0, ge=0.0, description="size of what the compounds do; nought: nothing")
     nuisance: float = Field(1.0, ge=0.0, description="strength of batch, plate and position effects; nought: none")
+    nuisances: tuple[Nuisance, ...] = Field(NUISANCES, description="which of those effects there are")
 
 
 class Bbbc021Settings(_Section):
