@@ -34,6 +34,7 @@ __all__ = [
     "VirtualSettings",
     "check_settings",
     "dump_settings",
+    "parse_text",
     "parse_yaml",
     "read_settings",
 ]
@@ -57,9 +58,7 @@ class _Section(BaseModel):
 
 
 #: What differs between the plates of a virtual screen and should not matter.
-Nuisance = Literal[
-    "illumination", "stain", "background", "focus", "noise", "density", "position", "offset", "passage"
-]
+Nuisance = Literal["illumination", "stain", "background", "focus", "noise", "density", "position", "offset", "passage"]
 NUISANCES: tuple[Nuisance, ...] = get_args(Nuisance)
 
 
@@ -233,10 +232,10 @@ class Settings(_Section):
     report: ReportSettings = ReportSettings()
 
 
-def read_settings(path: Path, overrides: Mapping[str, object] | None = None) -> Settings:
+def read_settings(path: Path, *, changes: Mapping[str, object] | None = None) -> Settings:
     """Read a config file, ours or the 2020 project's; its relative paths are relative to its own folder.
 
-    `overrides` replaces single values: ``{"train.epochs": 3}``.
+    `changes` replaces single values: ``{"train.epochs": 3}``.
 
     Raises
     ------
@@ -248,31 +247,31 @@ def read_settings(path: Path, overrides: Mapping[str, object] | None = None) -> 
     if is_seed_config(value):
         value, notes = convert_seed_config(value, source=str(path), folder=path.parent)
         logger.info("%s is a config of the 2020 project. What each key became:\n  %s", path, "\n  ".join(notes))
-    value = _override(value, overrides or {})
-    return check_settings(value, source=str(path), folder=path.parent, lines=lines)
-
-
-def _override(value: Any, overrides: Mapping[str, object]) -> Any:
-    for key, replacement in overrides.items():
-        *sections, name = key.split(".")
-        value = dict(value) if isinstance(value, dict) else {}
-        place = value
-        for section in sections:
-            inner = place.get(section)
-            place[section] = dict(inner) if isinstance(inner, dict) else {}
-            place = place[section]
-        place[name] = replacement
-    return value
+    return check_settings(value, source=str(path), folder=path.parent, lines=lines, changes=changes)
 
 
 def check_settings(
-    value: object, *, source: str, folder: Path, lines: dict[tuple[str, ...], int] | None = None
+    value: object,
+    *,
+    source: str,
+    folder: Path,
+    lines: Mapping[tuple[str, ...], int] | None = None,
+    changes: Mapping[str, object] | None = None,
 ) -> Settings:
-    """Turn plain values (as from YAML) into settings; `lines` tells where each key stood."""
+    """Turn plain values (as from YAML) into settings; see `read_settings`. `lines` tells where each key stood."""
+    for key, replacement in (changes or {}).items():
+        value = _change(value, key.split("."), replacement)
     try:
         return Settings.model_validate_json(json.dumps(value), context={"folder": folder.absolute()})
     except pydantic.ValidationError as error:
         raise SettingsError(_explain(error, source, lines or {})) from None
+
+
+def _change(value: object, keys: Sequence[str], replacement: object) -> object:
+    if not keys:
+        return replacement
+    section = value if isinstance(value, dict) else {}
+    return {**section, keys[0]: _change(section.get(keys[0]), keys[1:], replacement)}
 
 
 def dump_settings(settings: Settings) -> str:
@@ -281,28 +280,33 @@ def dump_settings(settings: Settings) -> str:
 
 
 def parse_yaml(path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
-    """Read YAML strictly; return its value, and the line of every key.
-
-    YAML 1.2's core schema: ``1e-3`` is a number, ``no`` and ``2020-01-01`` are texts. Duplicate keys, tags and
-    aliases are refused.
-    """
+    """Read a YAML file strictly (`parse_text`)."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise SettingsError(f"{path}: no such file. Give the path of a config file, as config.yaml.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: cannot be read as UTF-8 text ({error}).") from None
+    return parse_text(text, source=str(path))
+
+
+def parse_text(text: str, *, source: str) -> tuple[Any, dict[tuple[str, ...], int]]:
+    """Parse YAML strictly; return its value, and the line of every key.
+
+    YAML 1.2's core schema: ``1e-3`` is a number, ``no`` and ``2020-01-01`` are texts. Duplicate keys, tags and
+    aliases are refused.
+    """
     lines: dict[tuple[str, ...], int] = {}
     try:
         for token in yaml.scan(text):
             if isinstance(token, yaml.AliasToken):
                 line = token.start_mark.line + 1
-                raise SettingsError(f"{path}:{line}: the alias *{token.value}. Write the value out.")
+                raise SettingsError(f"{source}:{line}: the alias *{token.value}. Write the value out.")
         root = yaml.compose(text, Loader=_CoreLoader)
-        return ({} if root is None else _build(root, (), lines, path)), lines
+        return ({} if root is None else _build(root, (), lines, source)), lines
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        place = f"{source}:{mark.line + 1}" if mark else source
         raise SettingsError(f"{place}: not YAML ({getattr(error, 'problem', error)}).") from None
 
 
@@ -333,9 +337,9 @@ _SCALARS: dict[str, Any] = {
 }
 
 
-def _build(node: yaml.Node, key: tuple[str, ...], lines: dict[tuple[str, ...], int], path: Path) -> Any:
+def _build(node: yaml.Node, key: tuple[str, ...], lines: dict[tuple[str, ...], int], source: str) -> Any:
     """Turn a YAML node into plain values, refusing what settings never need."""
-    place = f"{path}:{node.start_mark.line + 1}"
+    place = f"{source}:{node.start_mark.line + 1}"
     kind = node.tag.removeprefix("tag:yaml.org,2002:")
     lines.setdefault(key, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode) and kind == "map":
@@ -345,18 +349,18 @@ def _build(node: yaml.Node, key: tuple[str, ...], lines: dict[tuple[str, ...], i
             line = key_node.start_mark.line + 1
             if name in result:
                 first = lines[(*key, name)]
-                raise SettingsError(f"{path}:{line}: {name} stands twice, first in line {first}. Keep one.")
+                raise SettingsError(f"{source}:{line}: {name} stands twice, first in line {first}. Keep one.")
             lines[(*key, name)] = line
-            result[name] = _build(value_node, (*key, name), lines, path)
+            result[name] = _build(value_node, (*key, name), lines, source)
         return result
     if isinstance(node, yaml.SequenceNode) and kind == "seq":
-        return [_build(item, (*key, str(i)), lines, path) for i, item in enumerate(node.value)]
+        return [_build(item, (*key, str(i)), lines, source) for i, item in enumerate(node.value)]
     if isinstance(node, yaml.ScalarNode) and kind in _SCALARS:
         return _SCALARS[kind](node.value)
     raise SettingsError(f"{place}: the YAML tag {node.tag}. Expected plain values without tags.")
 
 
-def _explain(error: pydantic.ValidationError, source: str, lines: dict[tuple[str, ...], int]) -> str:
+def _explain(error: pydantic.ValidationError, source: str, lines: Mapping[tuple[str, ...], int]) -> str:
     sentences = []
     for problem in error.errors():
         keys = tuple(str(part) for part in problem["loc"])

@@ -1,0 +1,41 @@
+# Two commands on a fresh machine with Python 3.11+ and make: `make demo`, `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test check fix bench clean
+
+help:  ## say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+demo: .venv/installed  ## run everything on a virtual screen; says where the report is
+	$(BIN)/cytoclr demo
+
+test: .venv/installed-dev  ## run the tests
+	$(BIN)/python -m pytest
+
+check: .venv/installed-dev  ## style, types, floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: .venv/installed-dev  ## put style right
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/installed-dev  ## measure quality on three virtual screens (about 15 minutes)
+	$(BIN)/python benchmarks/quality.py
+
+clean:  ## forget the installation; runs are kept
+	rm -rf .venv
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml | .venv/bin/pip
+	$(BIN)/pip install --quiet -e .
+	touch $@
+
+.venv/installed-dev: pyproject.toml | .venv/bin/pip
+	$(BIN)/pip install --quiet -e '.[dev]'
+	touch $@ .venv/installed
