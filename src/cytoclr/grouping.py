@@ -10,7 +10,7 @@ from jaxtyping import Float
 from cytoclr.errors import DataError, list_some
 from cytoclr.tables import feature_columns
 
-__all__ = ["Statistic", "check_constant", "check_features", "find_treatment_controls", "reduce_features"]
+__all__ = ["Statistic", "check_constant", "check_features", "reduce_features"]
 
 Statistic = Literal["mean", "median"]
 BLOCK_FEATURES = 64
@@ -93,21 +93,10 @@ def check_constant(frame: pd.DataFrame, key: Sequence[str], columns: Sequence[st
     if twice.empty:
         return
     same = twice[(twice[list(key)] == twice.iloc[0][list(key)]).all(axis=1)]
-    column = next(name for name in columns if same[name].nunique() > 1)
+    column = next(name for name in columns if len(same[name].unique()) > 1)
     place = " ".join(str(value) for value in same.iloc[0][list(key)])
     raise DataError(
         f"{source}: {place} has more than one {column.removeprefix('Metadata_')}: "
         f"{list_some(list(same[column].unique()))}. Expected one; {twice[list(key)].drop_duplicates().shape[0]} "
         "such places."
     )
-
-
-def find_treatment_controls(wells: pd.DataFrame, key: Sequence[str], source: str) -> pd.DataFrame:
-    """Return the treatments that are controls in some wells and treated in others: always none.
-
-    Raises
-    ------
-    DataError
-        There is such a treatment.
-    """
-    raise NotImplementedError

@@ -1,0 +1,54 @@
+"""Protocols: every choice that moves a score, under a name."""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from cytoclr.grouping import Statistic
+
+__all__ = ["PROTOCOLS", "Protocol"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What exactly NSC and NSCB mean.
+
+    NSC ("not same compound", Ljosa et al. 2013) is the share of treatments whose nearest neighbour among the
+    treatments of *other compounds* has the same mechanism. NSCB ("not same compound or batch", Ando et al. 2017)
+    asks for other compounds *and other batches*: a treatment that shares any batch with the query is no reference
+    for it. A query without an admissible reference is unanswerable: named, and not counted in the total.
+
+    Attributes
+    ----------
+    name
+        Under which it is printed with each score.
+    batch
+        The column that tells which plates were made together.
+    aggregate
+        How wells become a treatment, feature by feature; every well counts the same.
+    metric
+        By which the nearest neighbour is found; cosine is the greatest cosine of the angle between two profiles,
+        without any centring. Of neighbours at the same distance (within 1e-12) the first by compound, then
+        concentration, is taken.
+    single_batch_mechanisms
+        NSCB of a mechanism all of whose treatments lie in one and the same batch: ``drop`` leaves its treatments
+        out of queries and references (no other batch could answer them), ``keep`` counts them as they fall.
+
+    References
+    ----------
+    doi:10.1177/1087057113503553 (Ljosa et al. 2013), doi:10.1101/161422 (Ando et al. 2017).
+    """
+
+    name: str
+    aggregate: Statistic = "mean"
+    metric: Literal["cosine"] = "cosine"
+    single_batch_mechanisms: Literal["drop", "keep"] = "drop"
+    batch: str = "Metadata_Batch"
+
+    def describe(self) -> dict[str, str]:
+        """Return all choices as plain JSON values."""
+        return asdict(self)
+
+
+#: The protocols known by name. ``treatment-mean``: mean of wells, cosine, single-batch mechanisms dropped; the
+#: scheme of Ando et al. 2017 with the rule for treatments in several batches made explicit.
+PROTOCOLS = {protocol.name: protocol for protocol in (Protocol("treatment-mean"),)}

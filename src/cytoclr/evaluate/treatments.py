@@ -1,0 +1,124 @@
+"""Treatments with a known mechanism, their profiles, and the batches they lie in."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+from cytoclr.errors import DataError
+from cytoclr.evaluate.protocols import Protocol
+from cytoclr.grouping import check_features, reduce_features
+from cytoclr.tables import MECHANISM, MECHANISMS, TREATMENT, WELL, WELL_PROFILES, check_table, treatment_names
+
+__all__ = ["AnnotatedTreatments", "annotate_treatments", "join_mechanisms"]
+
+
+@dataclass(frozen=True)
+class AnnotatedTreatments:
+    """Everything the matching needs, sorted by compound and concentration.
+
+    Attributes
+    ----------
+    frame
+        ``Metadata_Compound``, ``Metadata_Concentration`` and ``Metadata_MoA``, one row a treatment.
+    features
+        Profiles, in the same order.
+    batches
+        Which batches a treatment has wells in.
+    unannotated
+        Names of the treatments that the mechanism table does not hold; they take no part.
+    """
+
+    frame: pd.DataFrame
+    features: Float[np.ndarray, "treatment feature"]
+    batches: Bool[np.ndarray, "treatment batch"]
+    unannotated: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Count the treatments."""
+        return len(self.frame)
+
+    @property
+    def names(self) -> list[str]:
+        """Names for people, as ``taxol 0.3 µM``."""
+        return list(treatment_names(self.frame))
+
+    @property
+    def compounds(self) -> Int[np.ndarray, " treatment"]:
+        """The same number for the same compound."""
+        return pd.factorize(self.frame["Metadata_Compound"])[0]
+
+    @property
+    def mechanisms(self) -> Int[np.ndarray, " treatment"]:
+        """The same number for the same mechanism."""
+        return pd.factorize(self.frame[MECHANISM])[0]
+
+    def select(self, rows: Bool[np.ndarray, " treatment"]) -> "AnnotatedTreatments":
+        """Keep some of the treatments."""
+        frame = self.frame.loc[rows].reset_index(drop=True)
+        return replace(self, frame=frame, features=self.features[rows], batches=self.batches[rows])
+
+    def find_single_batch_mechanisms(self) -> list[str]:
+        """Names of the mechanisms all of whose wells lie in one batch, sorted."""
+        table = pd.DataFrame(self.batches).groupby(self.frame[MECHANISM].to_numpy(), sort=True).any()
+        return [str(name) for name in table.index[table.sum(axis=1) == 1]]
+
+
+def annotate_treatments(wells: pd.DataFrame, mechanisms: pd.DataFrame, protocol: Protocol) -> AnnotatedTreatments:
+    """Aggregate wells to treatments, and join their mechanisms.
+
+    Parameters
+    ----------
+    wells
+        Normalised profiles: the columns of `WELL_PROFILES` and features. Controls take no part.
+    mechanisms
+        The columns of `MECHANISMS`. Concentrations are compared to six significant digits.
+    protocol
+        Its aggregate and batch column are used.
+
+    Raises
+    ------
+    DataError
+        A table is not as declared, or the mechanism table is empty.
+    """
+    wells = check_table(wells, WELL_PROFILES, "well profiles")
+    check_features(wells, "well profiles")
+    treated = _round_doses(wells[wells["Metadata_control_type"] != "negcon"])
+    if treated.empty:
+        raise DataError(
+            f"well profiles: all {len(wells):,} wells are untreated controls (negcon). Expected treated ones too."
+        )
+    groups, features = reduce_features(treated, TREATMENT, order=WELL, statistic=protocol.aggregate)
+    lies_in = treated.pivot_table(index=TREATMENT, columns=protocol.batch, aggfunc="size", fill_value=0).to_numpy() > 0
+    frame = join_mechanisms(groups[TREATMENT], mechanisms)
+    has = frame[MECHANISM].notna().to_numpy()
+    unannotated = tuple(treatment_names(frame.loc[~has]))
+    return AnnotatedTreatments(frame, features, lies_in, unannotated).select(has)
+
+
+def join_mechanisms(frame: pd.DataFrame, mechanisms: pd.DataFrame) -> pd.DataFrame:
+    """Add the column ``Metadata_MoA``, empty where the mechanism table does not hold the treatment.
+
+    Raises
+    ------
+    DataError
+        The mechanism table is empty or not as declared.
+    """
+    if mechanisms.empty:
+        raise DataError(
+            "mechanisms: the table has no rows. Expected one row for each treatment whose mechanism is known "
+            "(compound, concentration, mechanism); without any, leave the table out."
+        )
+    known = check_table(_round_doses(mechanisms), MECHANISMS, "mechanisms")[[*TREATMENT, MECHANISM]]
+    return _round_doses(frame).merge(known, on=TREATMENT, how="left", validate="many_to_one")
+
+
+def _round_doses(frame: pd.DataFrame) -> pd.DataFrame:
+    """Round concentrations to six significant digits: tables that passed through single precision still join."""
+    if "Metadata_Concentration" not in frame:
+        return frame  # the check of columns says so in its own words
+    doses = frame["Metadata_Concentration"]
+    return frame.assign(
+        Metadata_Concentration=doses.map(lambda dose: float(f"{dose:.6g}") if isinstance(dose, int | float) else dose)
+    )

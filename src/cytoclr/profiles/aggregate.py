@@ -1,0 +1,143 @@
+"""Aggregates: sites and wells from cells, treatments from wells."""
+
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from cytoclr.errors import DataError
+from cytoclr.grouping import Statistic, check_constant, check_features, reduce_features
+from cytoclr.tables import (
+    CONTROL_TYPES,
+    EMBEDDINGS,
+    SITE,
+    TREATMENT,
+    WELL,
+    WELL_METADATA,
+    WELL_PROFILES,
+    check_table,
+    feature_columns,
+)
+
+__all__ = ["aggregate_cells", "aggregate_wells", "select_finite"]
+
+
+def aggregate_cells(
+    embeddings: pd.DataFrame, level: Literal["site", "well"], *, statistic: Statistic = "mean"
+) -> pd.DataFrame:
+    """Aggregate the embeddings of cells to one profile a site or a well.
+
+    A well's profile is the mean (or median) of its cells, whichever site they lie in. The result does not depend
+    on the order of the rows, to the last bit.
+
+    Parameters
+    ----------
+    embeddings
+        One row a cell: the columns of `EMBEDDINGS`, and features without gaps (see `select_finite`).
+    level
+        What becomes a row.
+    statistic
+        Mean or median, feature by feature.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Sorted by plate, well (and site): metadata, ``Metadata_NumCells``, features as doubles.
+
+    Raises
+    ------
+    DataError
+        A column is missing or of another type, a feature is not finite, or a well has two compounds,
+        concentrations, batches or control types.
+    """
+    embeddings = check_table(embeddings, EMBEDDINGS, "embeddings")
+    check_features(embeddings, "embeddings")
+    check_constant(embeddings, WELL, WELL_METADATA[2:], "embeddings")
+    key = SITE if level == "site" else WELL
+    groups, values = reduce_features(embeddings, key, order=["Metadata_CellID"], statistic=statistic)
+    metadata = groups[[*WELL_METADATA, *key[2:]]].assign(Metadata_NumCells=groups["rows"])
+    return _join(metadata, values, embeddings)
+
+
+def aggregate_wells(wells: pd.DataFrame, *, statistic: Statistic = "mean") -> pd.DataFrame:
+    """Aggregate the profiles of wells to one profile a treatment: a compound at a concentration.
+
+    Every well counts the same, whatever its number of cells. The controls become a treatment too.
+
+    Parameters
+    ----------
+    wells
+        One row a well: the columns of `WELL_PROFILES`, features without gaps, perhaps ``Metadata_NumCells``.
+    statistic
+        Mean or median, feature by feature.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Sorted by compound and concentration: ``Metadata_control_type`` (``poscon`` if any of the wells is),
+        ``Metadata_NumWells``, ``Metadata_NumBatches``, ``Metadata_NumCells`` if the wells have it, features.
+
+    Raises
+    ------
+    DataError
+        A column is missing or of another type, a feature is not finite, or a treatment is an untreated control in
+        some wells only.
+    """
+    wells = check_table(wells, WELL_PROFILES, "well profiles")
+    check_features(wells, "well profiles")
+    untreated = (wells["Metadata_control_type"] == "negcon").map({True: "negcon", False: "treated"})
+    check_constant(wells.assign(Metadata_control_type=untreated), TREATMENT, ["Metadata_control_type"], "well profiles")
+    groups, values = reduce_features(wells, TREATMENT, order=WELL, statistic=statistic)
+    by_treatment = wells.groupby(TREATMENT, sort=True)
+    rank = wells["Metadata_control_type"].map(CONTROL_TYPES.index).groupby([wells[name] for name in TREATMENT]).min()
+    metadata = groups[TREATMENT].assign(
+        Metadata_control_type=[CONTROL_TYPES[index] for index in rank],
+        Metadata_NumWells=groups["rows"],
+        Metadata_NumBatches=by_treatment["Metadata_Batch"].nunique().to_numpy(),
+    )
+    if "Metadata_NumCells" in wells:
+        metadata["Metadata_NumCells"] = by_treatment["Metadata_NumCells"].sum().to_numpy()
+    return _join(metadata, values, wells)
+
+
+def select_finite(frame: pd.DataFrame, source: str, *, max_gaps: float = 0.05) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Leave out what has gaps: features with many of them, then rows that still have one; and say which.
+
+    Parameters
+    ----------
+    frame
+        A table with features, some perhaps empty or infinite.
+    source
+        What the table is, for the message.
+    max_gaps
+        A feature that is empty or infinite in more than this share of the rows is left out; else the rows are.
+
+    Returns
+    -------
+    The rest, and ``{"features_left_out": [names], "rows_left_out": number}``.
+
+    Raises
+    ------
+    DataError
+        Nothing is left.
+    """
+    names = feature_columns(frame)
+    gaps = {name: ~np.isfinite(frame[name].to_numpy(dtype=np.float64)) for name in names}
+    bad_features = [name for name in names if gaps[name].mean() > max_gaps]
+    bad_rows = np.zeros(len(frame), dtype=bool)
+    for name in set(names) - set(bad_features):
+        bad_rows |= gaps[name]
+    report = {"features_left_out": bad_features, "rows_left_out": int(bad_rows.sum())}
+    if len(bad_features) == len(names) or bad_rows.all():
+        raise DataError(
+            f"{source}: after leaving out {len(bad_features)} of {len(names)} features (empty or infinite in more "
+            f"than {max_gaps:.0%} of the rows) and {bad_rows.sum():,} of {len(frame):,} rows, nothing is left. "
+            "Expected numbers; look at how the table was made."
+        )
+    return frame.loc[~bad_rows].drop(columns=bad_features).reset_index(drop=True), report
+
+
+def _join(metadata: pd.DataFrame, values: Float[np.ndarray, "group feature"], like: pd.DataFrame) -> pd.DataFrame:
+    features = pd.DataFrame(values, columns=feature_columns(like))
+    return pd.concat([metadata.reset_index(drop=True), features], axis=1)

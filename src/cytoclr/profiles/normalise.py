@@ -1,0 +1,286 @@
+"""Normalisations: each is learnt from control wells and then applied to all wells, sites or new plates alike."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from cytoclr.config import Normalisation
+from cytoclr.errors import DataError, list_some
+from cytoclr.grouping import check_features
+from cytoclr.tables import WELL_PROFILES, check_table, feature_columns
+
+__all__ = ["Map", "Normaliser", "Step", "fit_normalisation"]
+
+PLATE, BATCH = "Metadata_Plate", "Metadata_Batch"
+PLURAL = {PLATE: "plates", BATCH: "batches"}
+Matrix = Float[np.ndarray, "feature feature"]
+#: Identity added to both covariances of CORAL: Sun, Feng & Saenko 2016, algorithm 1 (doi:10.1609/aaai.v30i1.10306).
+CORAL_IDENTITY = 1.0
+
+
+@dataclass(frozen=True)
+class Map:
+    """An affine map of profiles: less the centre, then times a factor per feature or a matrix."""
+
+    centre: Float[np.ndarray, " feature"]
+    factor: Float[np.ndarray, " feature"] | Float[np.ndarray, "feature feature"]
+
+    def apply(self, values: Float[np.ndarray, "row feature"]) -> Float[np.ndarray, "row feature"]:
+        """Map the rows."""
+        centred = values - self.centre
+        mapped: np.ndarray = centred * self.factor if self.factor.ndim == 1 else centred @ self.factor
+        return mapped
+
+
+@dataclass(frozen=True)
+class Step:
+    """One map for all rows (`column` is None, the key is ""), or one for each value of a column."""
+
+    column: str | None
+    maps: Mapping[str, Map]
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """What a fit has learnt; `apply` needs nothing else.
+
+    Attributes
+    ----------
+    method
+        Name of the normalisation.
+    features
+        The features it keeps, in order; all others are dropped.
+    steps
+        Maps in the order in which they are applied.
+    report
+        What the fit found: numbers of control wells, features left out, warnings in words. Plain JSON values.
+    """
+
+    method: Normalisation
+    features: tuple[str, ...]
+    steps: tuple[Step, ...]
+    report: dict[str, Any]
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Normalise the features of a table; its metadata stay as they are.
+
+        Raises
+        ------
+        DataError
+            A feature is missing, or a row belongs to a plate or batch that had no controls in the fit.
+        """
+        missing = [name for name in self.features if name not in frame.columns]
+        if missing:
+            raise DataError(
+                f"profiles: lack {len(missing)} of the {len(self.features)} features the normalisation was fitted "
+                f"on: {list_some(missing)}. Expected a table made in the same way."
+            )
+        values = frame[list(self.features)].to_numpy(dtype=np.float64)
+        for step in self.steps:
+            values = _apply_step(step, values, frame)
+        metadata = frame.drop(columns=feature_columns(frame))
+        return pd.concat([metadata, pd.DataFrame(values, columns=list(self.features), index=frame.index)], axis=1)
+
+
+def _apply_step(
+    step: Step, values: Float[np.ndarray, "row feature"], frame: pd.DataFrame
+) -> Float[np.ndarray, "row feature"]:
+    if step.column is None:
+        return step.maps[""].apply(values)
+    groups = frame[step.column].astype("str").to_numpy()
+    unknown = sorted(set(groups) - set(step.maps))
+    if unknown:
+        raise DataError(
+            f"profiles: the {PLURAL[step.column]} {list_some(unknown)} had no control wells when the normalisation "
+            "was fitted. Fit on all of them, or use whitening or none."
+        )
+    result = np.empty_like(values)
+    for group in np.unique(groups):
+        here = groups == group
+        result[here] = step.maps[group].apply(values[here])
+    return result
+
+
+def fit_normalisation(wells: pd.DataFrame, method: Normalisation, *, regularisation: float = 0.01) -> Normaliser:
+    """Learn a normalisation from the control wells (``Metadata_control_type`` is ``negcon``).
+
+    ``none``
+        Features stay as they are.
+    ``plate-zscore``
+        On each plate: less the mean of its control wells, divided by their population standard deviation. A
+        feature that is constant on the controls of any plate is left out everywhere, and listed.
+    ``whitening``
+        All control wells together: less their mean, times V diag(1/sqrt(e + r)) V', where V and e are the
+        eigenvectors and eigenvalues of their population covariance and r is `regularisation` times the mean
+        eigenvalue. Turning back by V' (ZCA) leaves cosines as they are and features with their names.
+        With fewer controls than features, r alone decides in the directions in which the controls do not vary.
+    ``tvn``
+        Typical variation normalisation (Ando, McLean & Berndl 2017): whitening, then each batch is aligned to all:
+        less the mean of its controls, times (C_b + I)^(-1/2) (C + I)^(1/2), where C_b and C are the population
+        covariances of the whitened controls of the batch and of all batches (CORAL, Sun et al. 2016).
+
+    Parameters
+    ----------
+    wells
+        One row a well: the columns of `WELL_PROFILES` and features without gaps.
+    method
+        Name of the normalisation.
+    regularisation
+        Share of the mean eigenvalue that is added to each (``whitening``, ``tvn``); above nought.
+
+    Returns
+    -------
+    Normaliser
+        Frozen; `Normaliser.apply` takes wells, sites, or wells of the same plates seen later.
+
+    Raises
+    ------
+    DataError
+        There are no controls; a plate (``plate-zscore``) or batch (``tvn``) has none, or one; no feature varies.
+
+    Notes
+    -----
+    Ando et al. align second moments; here the mean of a batch's controls is removed too, as Celik et al. 2024
+    (doi:10.1371/journal.pcbi.1012463) do: a shift of a whole batch is what a batch effect mostly is.
+
+    References
+    ----------
+    doi:10.1101/161422 (Ando et al. 2017), doi:10.1609/aaai.v30i1.10306 (Sun et al. 2016).
+    """
+    wells = check_table(wells, WELL_PROFILES, "well profiles")
+    check_features(wells, "well profiles")
+    names = feature_columns(wells)
+    if method == "none":
+        return Normaliser(method, tuple(names), (), {"method": method, "features_left_out": [], "warnings": []})
+    controls = (wells["Metadata_control_type"] == "negcon").to_numpy()
+    if controls.sum() < 2:
+        raise DataError(
+            f"well profiles: found {controls.sum()} control wells (Metadata_control_type negcon) among {len(wells):,}. "
+            f"{method} is fitted on controls and needs at least 2; mark them, or normalise: none."
+        )
+    report: dict[str, Any] = {"method": method, "num_controls": int(controls.sum())}
+    values = wells[names].to_numpy(dtype=np.float64)
+    if method == "plate-zscore":
+        return _fit_plate_zscore(wells, values, controls, report)
+    report |= {"regularisation": regularisation}
+    whitening = _fit_whitening(values[controls], regularisation)
+    report["warnings"] = _warn_of_rank(int(controls.sum()), len(names))
+    steps: tuple[Step, ...] = (Step(None, {"": whitening}),)
+    if method == "tvn":
+        groups = _find_groups(wells, controls, BATCH, method)
+        report["num_controls_by_batch"] = {group: int(rows.sum()) for group, rows in groups.items()}
+        report["warnings"] += _warn_of_few(report["num_controls_by_batch"], len(names))
+        steps += (Step(BATCH, _fit_coral(whitening.apply(values), groups)),)
+    return Normaliser(method, tuple(names), steps, {**report, "features_left_out": []})
+
+
+def _find_groups(
+    wells: pd.DataFrame, controls: Bool[np.ndarray, " well"], column: str, method: str
+) -> dict[str, Bool[np.ndarray, " well"]]:
+    """Control wells of each plate or batch; refuse those with fewer than two."""
+    names = wells[column].to_numpy()
+    groups = {str(name): controls & (names == name) for name in sorted(set(names))}
+    few = [f"{name} ({rows.sum()})" for name, rows in groups.items() if rows.sum() < 2]
+    if few:
+        raise DataError(
+            f"well profiles: {len(few)} of {len(groups)} {PLURAL[column]} have fewer than 2 control wells: "
+            f"{list_some(few)}. {method} needs 2 on each; use whitening (all controls together) or none."
+        )
+    return groups
+
+
+def _fit_plate_zscore(
+    wells: pd.DataFrame,
+    values: Float[np.ndarray, "well feature"],
+    controls: Bool[np.ndarray, " well"],
+    report: dict[str, Any],
+) -> Normaliser:
+    names = np.array(feature_columns(wells), dtype=object)
+    groups = _find_groups(wells, controls, PLATE, "plate-zscore")
+    varies = np.logical_and.reduce([_varies(values[rows]) for rows in groups.values()])
+    if not varies.any():
+        raise DataError(
+            f"well profiles: each of the {len(names)} features is constant on the controls of some plate. "
+            "Expected features that vary; use whitening or none."
+        )
+    kept = values[:, varies]
+    maps = {group: Map(kept[rows].mean(axis=0), 1.0 / kept[rows].std(axis=0)) for group, rows in groups.items()}
+    left_out = names[~varies].tolist()
+    counts = {group: int(rows.sum()) for group, rows in groups.items()}
+    warnings = [
+        f"{len(left_out)} of {len(names)} features are constant on the controls of a plate and were left out: "
+        f"{list_some(left_out)}."
+    ] * bool(left_out)
+    smallest = min(counts, key=lambda group: counts[group])
+    if counts[smallest] < 4:
+        warnings.append(
+            f"Only {counts[smallest]} control wells on plate {smallest}: standard deviations of so few are rough."
+        )
+    report |= {"num_controls_by_plate": counts, "features_left_out": left_out, "warnings": warnings}
+    return Normaliser("plate-zscore", tuple(names[varies]), (Step(PLATE, maps),), report)
+
+
+def _varies(values: Float[np.ndarray, "well feature"]) -> Bool[np.ndarray, " feature"]:
+    """Features whose spread is more than rounding."""
+    varies: np.ndarray = np.ptp(values, axis=0) > 1e-12 * np.abs(values).max(axis=0)
+    return varies
+
+
+def _fit_whitening(controls: Float[np.ndarray, "well feature"], regularisation: float) -> Map:
+    if not _varies(controls).any():
+        raise DataError(
+            f"well profiles: all {controls.shape[1]} features are constant on the {len(controls)} control wells. "
+            "Expected controls that vary; look at how the profiles were made."
+        )
+    covariance = _covary(controls)
+    added = regularisation * np.trace(covariance) / len(covariance)
+    return Map(controls.mean(axis=0), _power(covariance, -0.5, added))
+
+
+def _fit_coral(
+    values: Float[np.ndarray, "well feature"], groups: Mapping[str, Bool[np.ndarray, " well"]]
+) -> dict[str, Map]:
+    target = _power(_covary(values[np.logical_or.reduce(list(groups.values()))]), 0.5, CORAL_IDENTITY)
+    return {
+        group: Map(values[rows].mean(axis=0), _power(_covary(values[rows]), -0.5, CORAL_IDENTITY) @ target)
+        for group, rows in groups.items()
+    }
+
+
+def _covary(values: Float[np.ndarray, "well feature"]) -> Matrix:
+    """Population covariance of the features."""
+    centred = values - values.mean(axis=0)
+    covariance: np.ndarray = centred.T @ centred / len(values)
+    return covariance
+
+
+def _power(matrix: Matrix, exponent: float, added: float) -> Matrix:
+    """Raise a symmetric matrix, with `added` to each eigenvalue, to a power."""
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    # eigenvalues of a covariance are not negative but for rounding
+    powers = (np.maximum(eigenvalues, 0.0) + added) ** exponent
+    result: np.ndarray = (vectors * powers) @ vectors.T
+    return result
+
+
+def _warn_of_rank(num_controls: int, num_features: int) -> list[str]:
+    if num_controls > num_features:
+        return []
+    return [
+        f"{num_controls} control wells span at most {num_controls - 1} of {num_features} directions; in the others "
+        "the regularisation alone sets the scale."
+    ]
+
+
+def _warn_of_few(counts: Mapping[str, int], num_features: int) -> list[str]:
+    few = [f"{batch} ({count})" for batch, count in counts.items() if count <= num_features]
+    if not few:
+        return []
+    return [
+        f"{len(few)} of {len(counts)} batches have no more control wells than the {num_features} features: "
+        f"{list_some(few)}. Their covariances are shrunk to the identity where the controls do not vary."
+    ]
