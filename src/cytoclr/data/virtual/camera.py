@@ -1,4 +1,4 @@
-"""From the light of a virtual field to the numbers of a camera, and what differs between plates but should not matter."""
+"""From the light of a virtual field to the numbers of a camera: what differs between plates but should not matter."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -20,7 +20,7 @@ _POSITIVE_CONCENTRATION = 0.3
 _PLATE_SHAPES = ((6, 10), (14, 22), (30, 46))
 _HILL = 1.2
 _TOP_DOSE = 8.0  # times the concentration of half effect
-_DOSE_STEP = 4.0
+_DOSE_STEP = 3.0
 
 
 @dataclass(frozen=True)

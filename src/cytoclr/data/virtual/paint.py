@@ -29,7 +29,7 @@ def paint_field(
     labels, depth = _outline_cells(rng, cells, field_size_px)
     dna = _paint_nuclei(rng, cells, field_size_px)
     tubulin = _paint_tubulin(rng, cells, labels, depth)
-    tubulin *= 1 - 0.35 * np.minimum(dna, 1.0)
+    tubulin *= 1 - 0.25 * np.minimum(dna, 1.0)
     actin = _paint_actin(rng, cells, labels, depth)
     areas = np.bincount(labels.ravel(), minlength=len(cells) + 1)[1:]
     # a cell that is spread wide is thin
@@ -139,7 +139,7 @@ def _draw_outlines(rng: np.random.Generator, cells: Population) -> Float[np.ndar
     bump = (height[:, :, None] * np.exp(-away / 0.30)).max(axis=1)
     waves = np.arange(3, 12)
     phase = rng.uniform(0, 2 * np.pi, (num_cells, len(waves)))
-    uneven = np.cos(directions[:, None] * waves + phase[:, None, :]).sum(axis=2) * 0.012
+    uneven = np.cos(directions[:, None] * waves + phase[:, None, :]).sum(axis=2) * 0.018
     shape = 0.88 + cells.traits["spikiness"][:, None] * bump + uneven
     radii: np.ndarray = cells.traits["cell_radius_px"][:, None] * shape
     return radii.astype(np.float32)
@@ -238,8 +238,8 @@ def _walk(
     leader: Int[np.ndarray, " fibre"] | None = None,
 ) -> tuple[Float[np.ndarray, "fibre step"], Float[np.ndarray, "fibre step"]]:
     """Points, a pixel apart, of fibres that begin at x, y and bend at random; followers repeat their leader's bends."""
-    turns = rng.standard_normal((len(x), _STEPS), dtype=np.float32) * (0.8 * bend[:, None])
-    turns += (rng.standard_normal(len(x)) * 0.35 * bend).astype(np.float32)[:, None]
+    turns = rng.standard_normal((len(x), _STEPS), dtype=np.float32) * (0.45 * bend[:, None])
+    turns += (rng.standard_normal(len(x)) * 0.6 * bend).astype(np.float32)[:, None]
     if leader is not None:
         turns = turns[leader]
     turns[:, 0] += heading
@@ -297,10 +297,10 @@ def _paint_tubulin(
     state, radius = cells.state[owner], cells.traits["nucleus_radius_px"][owner]
     bend = cells.traits["filament_bend"][owner]
     turn = rng.uniform(0, 2 * np.pi, total)
-    reach = radius * rng.uniform(0.75, 1.35, total)
+    reach = radius * rng.uniform(0.4, 1.5, total)
     circling = rng.random(total) < cells.traits["perinuclear"][owner]
     side = np.where(rng.random(total) < 0.5, 1.0, -1.0)
-    heading = turn + side * np.where(circling, 1.6, rng.normal(0.0, 0.6, total))
+    heading = turn + side * np.where(circling, 1.6, rng.normal(0.0, 0.9, total))
     bend = np.where(circling, np.maximum(bend, 0.08), bend)
     length = cells.traits["filament_length_px"][owner] * rng.uniform(0.5, 1.5, total)
     x, y = cells.x[owner] + np.cos(turn) * reach, cells.y[owner] + np.sin(turn) * reach
@@ -326,11 +326,11 @@ def _paint_tubulin(
     points_x, points_y = _walk(rng, x, y, heading[leader], bend, leader)
     weight = _weigh_inside(points_x, points_y, owner, length, labels)
     weight *= np.exp(rng.normal(0, 0.35, total)).astype(np.float32)[:, None]
-    weight *= np.linspace(1.1, 0.6, _STEPS, dtype=np.float32)
+    weight *= np.linspace(1.2, 0.5, _STEPS, dtype=np.float32)
     network = _splat(points_x.ravel(), points_y.ravel(), weight.ravel(), size)
     network += _paint_aggregates(rng, cells, labels)
 
-    free = np.sqrt(depth) * (1 + 0.15 * _draw_noise(rng, 1, size))
+    free = np.sqrt(depth) * (1 + 0.25 * _draw_noise(rng, 0, size))
     amount = np.concatenate([[0.0], np.minimum(cells.traits["tubulin_diffuse"], 0.95)]).astype(np.float32)
     even = np.ones(len(cells), dtype=np.float32)
     share = amount[labels]
@@ -341,12 +341,12 @@ def _paint_tubulin(
 def _paint_aggregates(rng: np.random.Generator, cells: Population, labels: Int[np.ndarray, "height width"]) -> Image:
     """Aggresomes: a dense spot of tubulin beside the nucleus of some resting cells."""
     having = np.flatnonzero((rng.random(len(cells)) < cells.traits["aggregate"]) & (cells.state == 0))
-    owner = np.repeat(having, 40)
+    owner = np.repeat(having, 60)
     turn = rng.uniform(0, 2 * np.pi, len(cells))[owner]
     reach = cells.traits["nucleus_radius_px"][owner] * 1.15
-    x = cells.x[owner] + np.cos(turn) * reach + rng.normal(0, 1.6, len(owner))
-    y = cells.y[owner] + np.sin(turn) * reach + rng.normal(0, 1.6, len(owner))
-    return _splat(x, y, np.full(len(owner), 3.0), len(labels)) * (labels > 0)
+    x = cells.x[owner] + np.cos(turn) * reach + rng.normal(0, 2.2, len(owner))
+    y = cells.y[owner] + np.sin(turn) * reach + rng.normal(0, 2.2, len(owner))
+    return _splat(x, y, np.full(len(owner), 4.0), len(labels)) * (labels > 0)
 
 
 def _paint_actin(
@@ -379,8 +379,8 @@ def _paint_edges(rng: np.random.Generator, cells: Population, labels: Int[np.nda
         differs = (beside != labels) & (labels > 0)
         free |= differs & (beside == 0)
         touching |= differs & (beside > 0)
-    line = 1.5 * free * _of_pixels(cells.traits["rim"], labels)
-    line += 1.25 * touching * _of_pixels(cells.traits["junction"], labels)
+    line = 1.9 * free * _of_pixels(cells.traits["rim"], labels)
+    line += 1.5 * touching * _of_pixels(cells.traits["junction"], labels)
     line *= np.maximum(1 + 0.5 * _draw_noise(rng, 2, len(labels)), 0.15)
     edges: Image = ndimage.gaussian_filter(line, 0.9, truncate=3.0) * (labels > 0)
     return edges
@@ -394,10 +394,10 @@ def _paint_stress_fibres(rng: np.random.Generator, cells: Population, labels: In
     start = -radius * rng.uniform(0.5, 1.1, len(owner))
     x = cells.x[owner] + np.cos(angle) * start - np.sin(angle) * aside
     y = cells.y[owner] + np.sin(angle) * start + np.cos(angle) * aside
-    heading = angle + rng.normal(0, 0.12, len(owner))
+    heading = angle + rng.normal(0, 0.2, len(owner))
     points_x, points_y = _walk(rng, x, y, heading, np.full(len(owner), 0.015))
     weight = _weigh_inside(points_x, points_y, owner, radius * rng.uniform(0.9, 1.9, len(owner)), labels)
-    weight *= rng.uniform(0.4, 1.1, len(owner)).astype(np.float32)[:, None]
+    weight *= rng.uniform(0.15, 0.7, len(owner)).astype(np.float32)[:, None]
     return _splat(points_x.ravel(), points_y.ravel(), weight.ravel(), len(labels))
 
 
