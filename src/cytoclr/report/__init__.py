@@ -1,0 +1,5 @@
+"""What a biologist looks at: tables and crops become one self-contained HTML file."""
+
+from cytoclr.report.page import ReportInputs, write_report
+
+__all__ = ["ReportInputs", "write_report"]

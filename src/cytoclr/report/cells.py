@@ -1,0 +1,130 @@
+"""Example cells: drawn at random, coloured by channel with one contrast for all, packed into sheets of tiles."""
+
+import base64
+import colorsys
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+
+from cytoclr.data.crops import CropStore, scale_crops
+
+__all__ = ["DISPLAY_GAMMA", "TILE_PX", "Strip", "Tiles", "choose_hues", "draw_cells", "make_strips", "pack_tiles"]
+
+#: Height and width of a cell on the page; larger crops are made smaller.
+TILE_PX = 64
+#: Tiles of a sheet: across, and in all.
+COLUMNS = 32
+PER_SHEET = COLUMNS * 32
+#: Brightens the dim parts of all cells alike.
+DISPLAY_GAMMA = 0.75
+
+Hue = tuple[float, float, float]
+BLUE, GREEN, RED = (0.30, 0.45, 1.0), (0.25, 0.90, 0.35), (1.0, 0.30, 0.42)
+_HUES = (BLUE, GREEN, RED, (0.95, 0.80, 0.20), (0.20, 0.85, 0.90), (0.85, 0.35, 0.95))
+_CUSTOMARY = {BLUE: ("dna", "dapi", "hoechst", "nucle"), GREEN: ("tub", "gfp"), RED: ("actin", "agp", "phall")}
+
+
+def draw_cells(
+    cells: pd.DataFrame, groups: Sequence[str], *, per_group: int, generator: np.random.Generator
+) -> Int[np.ndarray, " cell"]:
+    """Draw up to `per_group` cells of each group (well, treatment) without replacement; return their row numbers."""
+    order = generator.permutation(len(cells))
+    keys = cells[list(groups)].reset_index(drop=True).iloc[order]
+    drawn = keys.groupby(list(groups), sort=False).head(per_group)
+    return drawn.index.to_numpy(dtype=np.int64)
+
+
+def choose_hues(channels: Sequence[str]) -> list[Hue]:
+    """Give each channel a colour: blue to DNA, green to tubulin, red to actin, and to others what is left.
+
+    >>> choose_hues(["Actin", "DNA"]) == [RED, BLUE]
+    True
+    """
+    if len(channels) == 1:
+        return [(1.0, 1.0, 1.0)]
+    chosen: dict[int, Hue] = {}
+    for hue, words in _CUSTOMARY.items():
+        fitting = [i for i, name in enumerate(channels) if any(word in name.lower() for word in words)]
+        if fitting:
+            chosen.setdefault(fitting[0], hue)
+    left = [hue for hue in _HUES if hue not in chosen.values()]
+    left += [colorsys.hsv_to_rgb(i / len(channels), 0.6, 1.0) for i in range(len(channels))]
+    return [chosen[i] if i in chosen else left.pop(0) for i in range(len(channels))]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Cells as square tiles, row after row, `COLUMNS` across, on sheets of `PER_SHEET`: WebP in base64."""
+
+    tile_px: int
+    sheets: tuple[str, ...]
+
+
+def pack_tiles(crops: CropStore, rows: Int[np.ndarray, " cell"], hues: Sequence[Hue]) -> Tiles:
+    """Colour these crops and pack them; tile i is crop ``rows[i]``."""
+    tile_px = min(TILE_PX, crops.size_px)
+    sheets = []
+    for start in range(0, len(rows), PER_SHEET):
+        shown = rows[start : start + PER_SHEET]
+        pixels = _resize(_tint(_read_scaled(crops, shown), hues), tile_px)
+        num_rows = -(-len(shown) // COLUMNS)
+        sheet = np.zeros((num_rows * COLUMNS, tile_px, tile_px, 3), dtype=np.uint8)
+        sheet[: len(shown)] = pixels
+        grid = sheet.reshape(num_rows, COLUMNS, tile_px, tile_px, 3).swapaxes(1, 2)
+        sheets.append(_encode(grid.reshape(num_rows * tile_px, COLUMNS * tile_px, 3)))
+    return Tiles(tile_px, tuple(sheets))
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Some cells side by side in one channel (or all, coloured): its name and the picture, WebP in base64."""
+
+    name: str
+    picture: str
+    num_cells: int
+
+
+def make_strips(crops: CropStore, rows: Int[np.ndarray, " cell"], hues: Sequence[Hue]) -> list[Strip]:
+    """Show the same cells once in each channel, grey, and once in all channels, coloured."""
+    scaled = _read_scaled(crops, rows)
+    tile_px = min(2 * TILE_PX, crops.size_px)
+    white = [(1.0, 1.0, 1.0)]
+    parts = [(name, _tint(scaled[:, i : i + 1], white)) for i, name in enumerate(crops.channels)]
+    if len(crops.channels) > 1:
+        parts.append(("together", _tint(scaled, hues)))
+    return [
+        Strip(name, _encode(np.concatenate(list(_resize(pixels, tile_px)), axis=1)), len(rows))
+        for name, pixels in parts
+    ]
+
+
+def _read_scaled(crops: CropStore, rows: np.ndarray) -> Float[np.ndarray, "cell channel height width"]:
+    scaled: np.ndarray = scale_crops(crops.read(rows), *crops.read_ranges(rows)) ** DISPLAY_GAMMA
+    return scaled
+
+
+def _tint(
+    scaled: Float[np.ndarray, "cell channel height width"], hues: Sequence[Hue]
+) -> UInt8[np.ndarray, "cell height width 3"]:
+    """Add the channels, each in its colour."""
+    light = np.einsum("nchw,cr->nhwr", scaled, np.array(hues, dtype=np.float32))
+    pixels: np.ndarray = (np.clip(light, 0.0, 1.0) * 255).round().astype(np.uint8)
+    return pixels
+
+
+def _resize(pixels: UInt8[np.ndarray, "cell height width 3"], size_px: int) -> UInt8[np.ndarray, "cell size size 3"]:
+    if pixels.shape[1] == size_px:
+        return pixels
+    images = [Image.fromarray(one).resize((size_px, size_px), Image.Resampling.BOX) for one in pixels]
+    return np.stack([np.asarray(image) for image in images])
+
+
+def _encode(pixels: UInt8[np.ndarray, "height width 3"]) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="WEBP", quality=82, method=4)
+    return base64.b64encode(file.getvalue()).decode()

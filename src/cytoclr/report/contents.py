@@ -1,0 +1,284 @@
+"""What the page shows: the facts its template states, and the data its script draws."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cytoclr.config import ReportSettings
+from cytoclr.data.crops import CropStore
+from cytoclr.errors import DataError
+from cytoclr.progress import Progress
+from cytoclr.report.cells import choose_hues, draw_cells, make_strips, pack_tiles
+from cytoclr.report.maps import MIN_POINTS, Layout, lay_out_profiles
+from cytoclr.report.wording import (
+    NORMALISATIONS,
+    describe_protocol,
+    describe_training,
+    list_scores,
+    say_verdict,
+)
+from cytoclr.tables import MECHANISM, SITE, TREATMENT, WELL, feature_matrix, treatment_names
+
+__all__ = ["ReportInputs", "collect_data", "collect_facts"]
+
+#: Cells whose pictures go into the page, at most: some 2 kB each.
+MAX_CELLS = 1600
+#: Treatments shown channel by channel, and cells of each.
+MAX_GALLERIES = 6
+GALLERY_CELLS = 6
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """All that a report is made of: the tables and files of a run.
+
+    `scores` is ``scores.json`` (``{"nsc": None, "reason": …}`` without mechanisms), `matches` one row per features,
+    score and treatment, `metrics` the lines of ``metrics.jsonl``. Row i of `cells` is crop i of `crops`.
+    """
+
+    wells: pd.DataFrame
+    treatments: pd.DataFrame
+    cells: pd.DataFrame
+    crops: CropStore
+    scores: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    settings_text: str
+    matches: pd.DataFrame | None = None
+    mechanisms: pd.DataFrame | None = None
+    metrics: Sequence[Mapping[str, Any]] = ()
+    warnings: Sequence[str] = ()
+    left_out: Sequence[str] = ()
+
+
+def collect_facts(inputs: ReportInputs, settings: ReportSettings, *, seed: int) -> dict[str, Any]:
+    """Collect what the template states in words, numbers and small pictures."""
+    cells, crops, scores = inputs.cells, inputs.crops, inputs.scores
+    hues = choose_hues(crops.channels)
+    return {
+        "title": settings.title,
+        "counts": {
+            "plates": cells["Metadata_Plate"].nunique(),
+            "wells": len(cells[WELL].drop_duplicates()),
+            "sites": len(cells[SITE].drop_duplicates()),
+            "cells": len(cells),
+            "treatments": len(cells[TREATMENT].drop_duplicates()),
+            "batches": cells["Metadata_Batch"].nunique(),
+        },
+        "channels": list(crops.channels),
+        "crop_size": _describe_size(crops.size_px, crops.pixel_size_um),
+        "scores": list_scores(scores),
+        "verdict": say_verdict(scores),
+        "protocol": describe_protocol(scores),
+        "normalisation": NORMALISATIONS.get(str(scores.get("normalisation")), ""),
+        "probe": scores.get("probe"),
+        "notes": list(scores.get("notes") or []),
+        "warnings": list(inputs.warnings),
+        "left_out": list(inputs.left_out),
+        "plates": _count_by_plate(cells),
+        "galleries": _make_galleries(inputs, hues, np.random.default_rng([seed, 1])),
+        "hues": [
+            (name, "#" + "".join(f"{round(255 * part):02x}" for part in hue))
+            for name, hue in zip(crops.channels, hues, strict=True)
+        ],
+        "training": describe_training(inputs.metrics),
+        "min_points": MIN_POINTS,
+        "provenance": _flatten(inputs.provenance),
+        "settings_text": inputs.settings_text,
+        "seed": seed,
+    }
+
+
+def collect_data(inputs: ReportInputs, settings: ReportSettings, *, seed: int, progress: Progress) -> dict[str, Any]:
+    """Collect what the script draws: points, maps, cells, matches and the training's course."""
+    progress.start("report", 3, "parts")
+    treatments, wells = _list_treatments(inputs), _list_wells(inputs)
+    layouts = {}
+    for level, frame in (("treatments", inputs.treatments), ("wells", inputs.wells)):
+        features = feature_matrix(frame)
+        if not np.isfinite(features).all():
+            raise DataError(f"{level} profiles hold values that are not finite. Run the profile stage again.")
+        layouts[level] = [
+            _layout_json(layout) for layout in lay_out_profiles(features, neighbours=settings.neighbours, seed=seed)
+        ]
+        progress.advance()
+    shown = _draw_shown(inputs.cells, settings.cells_per_profile, np.random.default_rng(seed))
+    tiles = pack_tiles(inputs.crops, shown, choose_hues(inputs.crops.channels))
+    cells = inputs.cells.iloc[shown].reset_index(drop=True)
+    _add_cells(wells, inputs.wells, cells, WELL, settings.cells_per_profile)
+    _add_cells(treatments, inputs.treatments, cells, TREATMENT, settings.cells_per_profile)
+    progress.advance()
+    progress.finish()
+    return {
+        "treatments": treatments,
+        "wells": wells,
+        "layouts": layouts,
+        "tiles": {"px": tiles.tile_px, "sheets": tiles.sheets},
+        "matches": _list_matches(inputs),
+        "training": [dict(line) for line in inputs.metrics],
+    }
+
+
+def _describe_size(size_px: int, pixel_size_um: float | None) -> str:
+    if pixel_size_um is None:
+        return f"{size_px} × {size_px} px"
+    return f"{size_px} × {size_px} px ({size_px * pixel_size_um:.0f} × {size_px * pixel_size_um:.0f} µm)"
+
+
+def _count_by_plate(cells: pd.DataFrame) -> list[dict[str, Any]]:
+    wells = cells.groupby(["Metadata_Batch", *WELL], sort=True).agg(
+        sites=("Metadata_Site", "nunique"), cells=("Metadata_Site", "size"), kind=("Metadata_control_type", "first")
+    )
+    rows = []
+    for (batch, plate), of in wells.groupby(level=[0, 1]):
+        counts = {"wells": len(of), "sites": int(of["sites"].sum()), "cells": int(of["cells"].sum())}
+        controls = int((of["kind"] == "negcon").sum())
+        rows.append(
+            {"batch": batch, "plate": plate, "controls": controls, "per_well": float(of["cells"].median()), **counts}
+        )
+    return rows
+
+
+def _make_galleries(
+    inputs: ReportInputs, hues: Sequence[tuple[float, float, float]], generator: np.random.Generator
+) -> list[dict[str, Any]]:
+    """Show untreated cells and a treatment of each mechanism (or any, where none is known), channel by channel."""
+    about = inputs.cells[[*TREATMENT, "Metadata_control_type"]].assign(name=treatment_names(inputs.cells))
+    about["mechanism"] = _mechanisms_of(about, inputs.mechanisms)
+    sizes = about.groupby("name").size()
+    treated = about.drop_duplicates("name").assign(size=lambda frame: frame["name"].map(sizes))
+    # the untreated first, then of each mechanism the treatment with most cells
+    treated["control"] = treated["Metadata_control_type"] == "negcon"
+    treated = treated.sort_values(["control", "size", "name"], ascending=[False, False, True])
+    group = treated["mechanism"].fillna("").where(treated["mechanism"].notna() & ~treated["control"], treated["name"])
+    chosen = treated[~group.duplicated()].head(MAX_GALLERIES)
+    galleries = []
+    for row in chosen.itertuples():
+        found = np.flatnonzero(about["name"] == row.name)
+        drawn = np.sort(generator.choice(found, size=min(GALLERY_CELLS, len(found)), replace=False))
+        kind = "untreated" if row.control else row.mechanism
+        strips = make_strips(inputs.crops, drawn, hues)
+        galleries.append({"name": row.name, "mechanism": kind or "", "strips": strips})
+    return galleries
+
+
+def _mechanisms_of(frame: pd.DataFrame, mechanisms: pd.DataFrame | None) -> np.ndarray:
+    """Mechanism of each row's treatment; None where it is not known."""
+    if mechanisms is None:
+        return np.full(len(frame), None, dtype=object)
+    found = frame[TREATMENT].merge(mechanisms[[*TREATMENT, MECHANISM]], on=TREATMENT, how="left")[MECHANISM]
+    result: np.ndarray = found.astype(object).where(found.notna(), None).to_numpy()
+    return result
+
+
+def _list_wells(inputs: ReportInputs) -> list[dict[str, Any]]:
+    wells = inputs.wells
+    names = treatment_names(wells)
+    keys = _treatment_numbers(inputs.treatments)
+    mechanisms = _mechanisms_of(wells, inputs.mechanisms)
+    return [
+        {
+            "name": name,
+            "well": row["Metadata_Well"],
+            "plate": row["Metadata_Plate"],
+            "batch": row["Metadata_Batch"],
+            "compound": row["Metadata_Compound"],
+            "mechanism": mechanism,
+            "control": row["Metadata_control_type"] == "negcon",
+            "treatment": keys.get((row["Metadata_Compound"], row["Metadata_Concentration"])),
+        }
+        for name, mechanism, row in zip(names, mechanisms, wells.to_dict("records"), strict=True)
+    ]
+
+
+def _list_treatments(inputs: ReportInputs) -> list[dict[str, Any]]:
+    treatments = inputs.treatments
+    about = inputs.wells.groupby(TREATMENT).agg(
+        batches=("Metadata_Batch", "unique"),
+        plates=("Metadata_Plate", "unique"),
+        control=("Metadata_control_type", lambda kinds: bool((kinds == "negcon").all())),
+    )
+    rows = []
+    names, mechanisms = treatment_names(treatments), _mechanisms_of(treatments, inputs.mechanisms)
+    for name, mechanism, row in zip(names, mechanisms, treatments.to_dict("records"), strict=True):
+        key = (row["Metadata_Compound"], row["Metadata_Concentration"])
+        if key not in about.index:
+            raise DataError(f"treatment profiles: {name} has no well profile. Run the profile stage again.")
+        of = about.loc[key]
+        rows.append(
+            {
+                "name": name,
+                "compound": row["Metadata_Compound"],
+                "mechanism": mechanism,
+                "batch": _one_or_several(of["batches"]),
+                "plate": _one_or_several(of["plates"]),
+                "control": bool(of["control"]),
+            }
+        )
+    return rows
+
+
+def _one_or_several(names: Sequence[str]) -> str:
+    return str(names[0]) if len(names) == 1 else "several"
+
+
+def _treatment_numbers(treatments: pd.DataFrame) -> dict[tuple[str, float], int]:
+    pairs = zip(treatments["Metadata_Compound"], treatments["Metadata_Concentration"], strict=True)
+    return {pair: number for number, pair in enumerate(pairs)}
+
+
+def _layout_json(layout: Layout) -> dict[str, Any]:
+    return {
+        "method": layout.method,
+        "x": layout.x.round(4).tolist(),
+        "y": layout.y.round(4).tolist(),
+        "axes": layout.axes,
+    }
+
+
+def _draw_shown(cells: pd.DataFrame, per_profile: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw the cells that the page holds: as many of each well, fewer where there are many wells."""
+    num_wells = max(1, len(cells[WELL].drop_duplicates()))
+    rows = draw_cells(cells, WELL, per_group=min(per_profile, max(1, MAX_CELLS // num_wells)), generator=generator)
+    return np.sort(rows[:MAX_CELLS])
+
+
+def _add_cells(
+    points: list[dict[str, Any]], profiles: pd.DataFrame, cells: pd.DataFrame, keys: Sequence[str], limit: int
+) -> None:
+    """Tell each well or treatment which of the shown cells (tiles) are its own, and how many it has."""
+    # in an order that goes through a treatment's wells in turn
+    turn = cells.groupby(WELL).cumcount().sort_values(kind="stable").index
+    shown = {key: list(rows[:limit]) for key, rows in cells.loc[turn].groupby(list(keys), sort=False).groups.items()}
+    for point, key in zip(points, profiles[list(keys)].itertuples(index=False), strict=True):
+        point["cells"] = [int(tile) for tile in shown.get(tuple(key), [])]
+
+
+def _list_matches(inputs: ReportInputs) -> dict[str, list[list[Any]]]:
+    """List treatment, neighbour, similarity and right or wrong, of the trained encoder, for each score."""
+    if inputs.matches is None:
+        return {}
+    numbers = _treatment_numbers(inputs.treatments)
+    listed: dict[str, list[list[Any]]] = {}
+    trained = inputs.matches[inputs.matches["features"] == "trained"]
+    for row in trained.to_dict("records"):
+        pair = (row["Metadata_Compound"], row["Metadata_Concentration"])
+        match = (row["Match_Compound"], row["Match_Concentration"])
+        if pair not in numbers or match not in numbers:
+            lost = pair if pair not in numbers else match
+            raise DataError(f"matches: {lost[0]} {lost[1]:g} has no treatment profile. Run evaluate again.")
+        line = [numbers[pair], numbers[match], round(float(row["similarity"]), 4), bool(row["correct"])]
+        listed.setdefault(row["score"], []).append(line)
+    return listed
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _flatten(value, f"{prefix}{name} · ")
+        else:
+            rows.append((prefix + str(name), ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return rows

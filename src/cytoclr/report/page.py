@@ -1,0 +1,132 @@
+"""The page itself: all parts of the report put into one HTML file that asks nothing of any network."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from cytoclr import __version__
+from cytoclr.config import ReportSettings
+from cytoclr.errors import DataError
+from cytoclr.progress import Progress, Silent
+from cytoclr.report.contents import ReportInputs, collect_data, collect_facts
+from cytoclr.report.wording import format_count, format_interval, format_percent
+from cytoclr.storage import write_text
+from cytoclr.tables import CELLS, MECHANISMS, TREATMENT_PROFILES, WELL_PROFILES, check_table
+
+__all__ = ["ReportInputs", "escape_json", "write_report"]
+
+
+def write_report(
+    path: Path, inputs: ReportInputs, settings: ReportSettings, *, seed: int, progress: Progress | None = None
+) -> None:
+    """Write one HTML file that opens anywhere, from a disk, a file share or a mail, without a network.
+
+    Parameters
+    ----------
+    path
+        The file to write, atomically.
+    inputs
+        Tables, crops and scores of a run.
+    settings
+        Title, cells shown with each profile, neighbours of the maps.
+    seed
+        Decides the maps and which cells are shown.
+
+    Raises
+    ------
+    DataError
+        A table lacks a column, `cells` and `crops` differ in number, or a match names a treatment without profile.
+    MachineError
+        The file cannot be written.
+
+    Notes
+    -----
+    Names of compounds, mechanisms and wells are shown as text whatever they hold: the template escapes them, data
+    are escaped JSON, the script builds text nodes only, and a content security policy names by hash the only
+    scripts and styles that may run.
+    """
+    progress = progress or Silent()
+    checked = replace(
+        inputs,
+        wells=check_table(inputs.wells, WELL_PROFILES, "well profiles"),
+        treatments=check_table(inputs.treatments, TREATMENT_PROFILES, "treatment profiles"),
+        cells=check_table(inputs.cells, CELLS, "cells"),
+        mechanisms=None if inputs.mechanisms is None else check_table(inputs.mechanisms, MECHANISMS, "mechanisms"),
+    )
+    if len(inputs.cells) != len(inputs.crops):
+        raise DataError(
+            f"the cells table has {len(inputs.cells):,} rows, the crops are {len(inputs.crops):,}. "
+            "Expected a row a crop; run the crop stage again."
+        )
+    data = collect_data(checked, settings, seed=seed, progress=progress)
+    facts = collect_facts(checked, settings, seed=seed)
+    write_text(path, _render(facts, data))
+
+
+def _render(facts: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    style, script, plotly = _read_part("report.css"), _read_part("report.js"), _read_part("vendor/plotly-strict.min.js")
+    page = _templates().get_template("report.html.j2")
+    return page.render(
+        **facts,
+        version=__version__,
+        policy=Markup(_policy(scripts=[plotly, script], styles=[style])),
+        style=Markup(style),
+        script=Markup(script),
+        plotly=Markup(plotly),
+        data=Markup(escape_json(data)),
+    )
+
+
+def _policy(*, scripts: Sequence[str], styles: Sequence[str]) -> str:
+    """Forbid everything but these scripts and styles, and pictures that the page itself holds.
+
+    Plotly adds its rules one by one to a style element that is empty when it enters the page: hence the hash of
+    nothing.
+    """
+    return (
+        f"default-src 'none'; script-src {_hash_sources(scripts)}; style-src {_hash_sources([*styles, ''])}; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash_sources(texts: Sequence[str]) -> str:
+    digests = [hashlib.sha256(text.encode()).digest() for text in texts]
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+
+def escape_json(value: object) -> str:
+    """Write JSON that can stand in a script element: no character that HTML or JavaScript could read as its end.
+
+    >>> escape_json("</script>")
+    '"\\\\u003c/script\\\\u003e"'
+    """
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _read_part(name: str) -> str:
+    return (resources.files("cytoclr.report") / name).read_text(encoding="utf-8")
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_read_part),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(count=format_count, percent=format_percent, interval=format_interval)
+    return environment

@@ -1,0 +1,167 @@
+"""Numbers and settings in the words of the page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "NORMALISATIONS",
+    "ScoreRow",
+    "describe_protocol",
+    "describe_training",
+    "format_count",
+    "format_interval",
+    "format_percent",
+    "list_scores",
+    "say_verdict",
+]
+
+Score = Mapping[str, Any]
+
+NORMALISATIONS = {
+    "none": "Profiles are not normalised.",
+    "plate-zscore": "Each plate is centred and scaled on its own untreated wells (z-score).",
+    "whitening": "Profiles are whitened on the untreated wells of all plates, so that the ways in which untreated "
+    "wells differ count for little.",
+    "tvn": "Typical variation normalisation: profiles are whitened on the untreated wells of all plates, and the "
+    "untreated wells of every batch are aligned with those of all.",
+}
+FEATURES = {
+    "trained": "Trained encoder",
+    "untrained": "Untrained encoder",
+    "intensities": "Channel intensities",
+}
+
+
+def format_count(value: float) -> str:
+    """Write a whole number with commas.
+
+    >>> format_count(8064)
+    '8,064'
+    """
+    return f"{value:,.0f}"
+
+
+def format_percent(value: float) -> str:
+    """Write a share as a percentage with one decimal.
+
+    >>> format_percent(84 / 103)
+    '81.6 %'
+    """
+    return f"{100 * value:.1f} %"
+
+
+def format_interval(interval: Sequence[float]) -> str:
+    """Write an interval of shares in whole percents.
+
+    >>> format_interval([0.712, 0.905])
+    '71–91 %'
+    """
+    low, high = interval
+    return f"{100 * low:.0f}–{100 * high:.0f} %"
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """The two scores of one kind of features; None where a score could not be had."""
+
+    features: str
+    name: str
+    nsc: Score | None
+    nscb: Score | None
+
+
+def list_scores(scores: Mapping[str, Any]) -> list[ScoreRow]:
+    """Put the trained encoder's scores and its baselines' in the order they are shown."""
+    found = {"trained": scores, **(scores.get("baselines") or {})}
+    return [
+        ScoreRow(features, FEATURES.get(features, features), of.get("nsc"), of.get("nscb"))
+        for features, of in found.items()
+        if of and of.get("nsc")
+    ]
+
+
+def say_verdict(scores: Mapping[str, Any]) -> list[str]:
+    """Say what the headline score means, and whether it is told apart from the baselines."""
+    score, name = (scores.get("nscb"), "nscb") if scores.get("nscb") else (scores.get("nsc"), "nsc")
+    if not score:
+        return [scores.get("reason") or "No mechanisms were given, so there is nothing to score against."]
+    where = "another compound in another batch" if name == "nscb" else "another compound"
+    sentences = [
+        f"For {score['correct']} of {score['total']} treatments ({format_percent(score['score'])}) the most similar "
+        f"profile of {where} has the same mechanism ({name.upper()})."
+    ]
+    if score.get("chance"):
+        sentences.append(_compare_with_chance(score["chance"]))
+    told = [c for c in scores.get("comparisons") or [] if c["a"] == "trained" and c["score"] == name]
+    return sentences + [_compare(comparison) for comparison in told]
+
+
+def _compare_with_chance(chance: Mapping[str, float]) -> str:
+    mean = format_percent(chance["mean"])
+    if chance["p_value"] < 0.05:
+        return f"With mechanisms dealt out at random it is {mean} (p = {chance['p_value']:.2g})."
+    return f"With mechanisms dealt out at random it is {mean}: this score is not told apart from chance."
+
+
+def _compare(comparison: Mapping[str, Any]) -> str:
+    other = FEATURES.get(comparison["b"], comparison["b"])
+    other = "the " + other[0].lower() + other[1:]
+    gain, (low, high) = comparison["gain"], comparison["interval"]
+    interval = f"95 % interval {100 * low:+.0f} to {100 * high:+.0f}"
+    if low <= 0 <= high:
+        return f"It is not told apart from {other}: {100 * gain:+.0f} points, {interval}."
+    return f"It is {100 * abs(gain):.0f} points {'above' if gain > 0 else 'below'} {other} ({interval})."
+
+
+def describe_protocol(scores: Mapping[str, Any]) -> list[str]:
+    """Say in words how the scores came about."""
+    protocol = scores.get("protocol") or {}
+    if not scores.get("nsc"):
+        return []
+    aggregate = protocol.get("aggregate", "mean")
+    sentences = [
+        f"Protocol “{protocol.get('name', 'not named')}”: a treatment’s profile is the {aggregate} of its wells; its "
+        f"nearest neighbour by {protocol.get('metric', 'cosine')} similarity is looked for among treatments of other "
+        "compounds (NSC), or of other compounds and other batches (NSCB)."
+    ]
+    nscb = scores.get("nscb") or {}
+    if dropped := nscb.get("dropped_mechanisms"):
+        sentences.append(
+            f"NSCB leaves out what is found in one batch only, as it could not be right: {', '.join(dropped)}."
+        )
+    if unanswerable := (scores["nsc"].get("unanswerable") or []):
+        sentences.append(f"Cannot be right, as no other compound shares the mechanism: {', '.join(unanswerable)}.")
+    if (same := scores.get("nsc_on_nscb_treatments")) and scores.get("drop") is not None:
+        sentences.append(
+            f"On the treatments of NSCB, NSC is {same['correct']} of {same['total']} ({format_percent(same['score'])}): "
+            f"asking for another batch costs {100 * scores['drop']:.1f} points."
+        )
+    sentences.append(
+        "Intervals are 95 % by bootstrap over compounds; chance deals the mechanisms out over the compounds at random."
+    )
+    return sentences
+
+
+def describe_training(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say in words how the loss went."""
+    train = [(m["epoch"], m["train_loss"]) for m in metrics if m.get("train_loss") is not None]
+    validation = [(m["epoch"], m["val_loss"]) for m in metrics if m.get("val_loss") is not None]
+    sentences = []
+    if train:
+        sentences.append(
+            f"The training loss went from {train[0][1]:.2f} to {train[-1][1]:.2f} in {_epochs(train[-1][0] + 1)}."
+        )
+    if validation:
+        epoch, best = min(validation, key=lambda pair: pair[1])
+        last = validation[-1]
+        sentences.append(
+            f"On wells never trained on, the loss was lowest at the end ({best:.2f})."
+            if epoch == last[0]
+            else f"On wells never trained on, it was lowest in epoch {epoch + 1} ({best:.2f}) and ended at {last[1]:.2f}."
+        )
+    return sentences
+
+
+def _epochs(count: float) -> str:
+    return f"{count:.0f} epoch{'s' * (count != 1)}"

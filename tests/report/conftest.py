@@ -1,0 +1,232 @@
+"""A small run to report on: six mechanisms in random profiles, and crops of drawn cells."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cytoclr.data.crops import CropStore, Shard, open_shard, shard_name, write_crop_manifest
+from cytoclr.report import ReportInputs
+
+MECHANISMS = [
+    "Actin disruptors",
+    "Aurora kinase inhibitors",
+    "DNA damage",
+    "Eg5 inhibitors",
+    "Epithelial",
+    "Protein synthesis",
+]
+CHANNELS = ("DNA", "Tubulin", "Actin")
+SIZE_PX = 32
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><b>bold</b>",
+    "a\"b'c&amp;d",
+    "🧪 \u202eevil\u202c",
+    "مركب",
+    "<br>%{x}",
+    "\u2028x",
+]
+
+
+def draw_crops(num_cells: int, kind: int, generator: np.random.Generator) -> np.ndarray:
+    """Cells of a kind: a nucleus, and two stains whose width depends on the kind."""
+    y, x = np.mgrid[:SIZE_PX, :SIZE_PX] - SIZE_PX / 2
+    radius = np.hypot(x, y)[None] * generator.uniform(0.9, 1.2, (num_cells, 1, 1))
+    shapes = [np.exp(-((radius / width) ** 2)) for width in (5.0, 8.0 + kind, 14.0 - kind)]
+    noise = generator.normal(0, 40, (num_cells, 3, SIZE_PX, SIZE_PX))
+    return np.clip(300 + 3000 * np.stack(shapes, axis=1) + noise, 0, 65535).astype(np.uint16)
+
+
+def make_cells(names: list[str], cells_per_well: int, generator: np.random.Generator) -> pd.DataFrame:
+    rows = []
+    for batch in range(2):
+        for replicate in range(2):
+            plate = f"B{batch + 1}_P{replicate + 1}"
+            treated = [(name, dose) for i, name in enumerate(names) if i % 2 == batch for dose in (0.1, 1.0)]
+            for number, (compound, dose) in enumerate([("DMSO", 0.0)] * 3 + treated):
+                for cell in range(cells_per_well):
+                    well = f"{'ABCDEFGH'[number // 12]}{number % 12 + 1:02d}"
+                    rows.append(
+                        {
+                            "Metadata_CellID": f"{plate}_{well}_1_{cell}",
+                            "Metadata_Plate": plate,
+                            "Metadata_Well": well,
+                            "Metadata_Batch": f"week {batch + 1}",
+                            "Metadata_Compound": compound,
+                            "Metadata_Concentration": dose,
+                            "Metadata_control_type": "negcon" if compound == "DMSO" else "trt",
+                            "Metadata_Site": 1,
+                            "Metadata_Object": cell,
+                            "x": float(generator.uniform(0, 500)),
+                            "y": float(generator.uniform(0, 500)),
+                        }
+                    )
+    return pd.DataFrame(rows)
+
+
+def make_matches(treatments: pd.DataFrame, mechanisms: pd.DataFrame, generator: np.random.Generator) -> pd.DataFrame:
+    known = treatments.merge(mechanisms, on=["Metadata_Compound", "Metadata_Concentration"])
+    rows = []
+    for features in ("trained", "untrained", "intensities"):
+        for score in ("nsc", "nscb"):
+            for row in known.to_dict("records"):
+                others = known[known["Metadata_Compound"] != row["Metadata_Compound"]]
+                same = others[others["Metadata_MoA"] == row["Metadata_MoA"]]
+                pool = same if generator.uniform() < 0.7 else others
+                match = pool.iloc[int(generator.integers(len(pool)))]
+                rows.append(
+                    {
+                        "features": features,
+                        "score": score,
+                        "Metadata_Compound": row["Metadata_Compound"],
+                        "Metadata_Concentration": row["Metadata_Concentration"],
+                        "Metadata_MoA": row["Metadata_MoA"],
+                        "Match_Compound": match["Metadata_Compound"],
+                        "Match_Concentration": match["Metadata_Concentration"],
+                        "Match_MoA": match["Metadata_MoA"],
+                        "similarity": float(generator.uniform(0.3, 0.9)),
+                        "correct": bool(match["Metadata_MoA"] == row["Metadata_MoA"]),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def count_score(matches: pd.DataFrame, features: str, score: str) -> dict:
+    of = matches[(matches["features"] == features) & (matches["score"] == score)]
+    correct, total = int(of["correct"].sum()), len(of)
+    share = correct / total
+    return {
+        "correct": correct,
+        "total": total,
+        "score": share,
+        "interval": [max(0.0, share - 0.113), min(1.0, share + 0.097)],
+        "chance": {"mean": 0.131, "p95": 0.274, "p_value": 0.002, "theoretical": 0.13},
+        "unanswerable": [],
+    }
+
+
+def make_scores(matches: pd.DataFrame) -> dict:
+    def both(features: str) -> dict:
+        return {score: count_score(matches, features, score) for score in ("nsc", "nscb")}
+
+    return {
+        "format": 1,
+        "protocol": {"name": "treatment-mean", "batch": "Metadata_Batch", "aggregate": "mean", "metric": "cosine"},
+        "normalisation": "tvn",
+        **both("trained"),
+        "nsc_on_nscb_treatments": count_score(matches, "trained", "nsc"),
+        "drop": 0.043,
+        "probe": {
+            "accuracy": 0.613,
+            "balanced_accuracy": 0.587,
+            "chance": 0.167,
+            "num_cells": 2000,
+            "num_wells_train": 60,
+            "num_wells_test": 20,
+        },
+        "baselines": {name: both(name) for name in ("untrained", "intensities")},
+        "comparisons": [
+            {
+                "a": "trained",
+                "b": "untrained",
+                "score": "nscb",
+                "gain": 0.3,
+                "interval": [0.12, 0.45],
+                "num_treatments": 48,
+            },
+            {
+                "a": "trained",
+                "b": "intensities",
+                "score": "nscb",
+                "gain": 0.1,
+                "interval": [-0.02, 0.25],
+                "num_treatments": 48,
+            },
+        ],
+        "notes": [],
+    }
+
+
+def make_metrics(num_epochs: int) -> list[dict]:
+    return [
+        {
+            "epoch": epoch,
+            "step": 30 * (epoch + 1),
+            "train_loss": 2.0 + 3.0 * 0.85**epoch,
+            "val_loss": 2.2 + 2.9 * 0.86**epoch,
+            "learning_rate": 4e-3 * min(epoch + 1, 2) / 2 * (1 - epoch / num_epochs),
+            "cells_per_s": 4100.0,
+            **({"probe_accuracy": 0.1 + 0.02 * epoch} if epoch % 5 == 0 else {}),
+        }
+        for epoch in range(num_epochs)
+    ]
+
+
+def make_inputs(
+    folder: Path, *, compounds: list[str], mechanism_names: list[str], cells_per_well: int = 12
+) -> ReportInputs:
+    generator = np.random.default_rng(0)
+    cells = make_cells(compounds, cells_per_well, generator)
+    kinds = {name: i // 4 % len(mechanism_names) for i, name in enumerate(compounds)}
+    shards = []
+    for plate, rows in cells.groupby("Metadata_Plate", sort=False):
+        crops = np.concatenate([draw_crops(1, kinds.get(name, 0), generator) for name in rows["Metadata_Compound"]])
+        name = shard_name(plate)
+        with open_shard(folder / name, 3, SIZE_PX, np.dtype(np.uint16)) as writer:
+            writer.append(crops)
+        shards.append(Shard(name, plate, len(rows), low=(300.0,) * 3, high=(3300.0,) * 3))
+    write_crop_manifest(
+        folder, shards, channels=CHANNELS, size_px=SIZE_PX, pixel_size_um=0.5, dtype=np.dtype(np.uint16), intensity={}
+    )
+    about = [name for name in cells.columns if name.startswith("Metadata_")][1:7]
+    wells = cells[about].drop_duplicates().reset_index(drop=True)
+    centres = generator.normal(size=(len(mechanism_names), 16))
+    features = np.array(
+        [centres[kinds[name]] if name in kinds else np.zeros(16) for name in wells["Metadata_Compound"]]
+    )
+    features = features + generator.normal(0, 0.5, features.shape)
+    wells[[f"Cells_SSL_{i:04d}" for i in range(16)]] = features
+    treatments = (
+        wells.drop(columns=about[:3] + about[5:])
+        .groupby(["Metadata_Compound", "Metadata_Concentration"], as_index=False)
+        .mean()
+    )
+    mechanisms = pd.DataFrame(
+        [
+            {"Metadata_Compound": name, "Metadata_Concentration": dose, "Metadata_MoA": mechanism_names[kinds[name]]}
+            for name in compounds
+            for dose in (0.1, 1.0)
+        ]
+    )
+    matches = make_matches(treatments, mechanisms, generator)
+    return ReportInputs(
+        wells=wells,
+        treatments=treatments,
+        cells=cells,
+        crops=CropStore(folder),
+        scores=make_scores(matches),
+        provenance={"created": "2026-01-01T12:00:00Z", "versions": {"numpy": "2.2.0", "torch": "2.10"}, "threads": 2},
+        settings_text="seed: 0\ntrain:\n  epochs: 20\n",
+        matches=matches,
+        mechanisms=mechanisms,
+        metrics=make_metrics(20),
+        warnings=["Plate B1_P1 has 3 untreated wells; TVN asks for 10 or more."],
+        left_out=["12 cells nearer than 16 px to an edge."],
+    )
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
+    """24 compounds of six mechanisms at two doses, in two batches of two plates."""
+    names = [f"compound {i:02d}" for i in range(24)]
+    return make_inputs(tmp_path_factory.mktemp("crops"), compounds=names, mechanism_names=MECHANISMS)
+
+
+@pytest.fixture(scope="session")
+def hostile_inputs(tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
+    """Compounds and mechanisms whose names would harm a page that took them for HTML."""
+    names = [f"{HOSTILE[i % len(HOSTILE)]}{i}" for i in range(16)]
+    kinds = [HOSTILE[0], HOSTILE[1], HOSTILE[3], HOSTILE[5]]
+    return make_inputs(tmp_path_factory.mktemp("hostile"), compounds=names, mechanism_names=kinds, cells_per_well=4)
