@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, no_type_check
 
 import pydantic
 import yaml
@@ -42,6 +42,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 
+@no_type_check  # ValidationInfo cannot be checked at run time, as the tests do
 def _resolve(path: Path, info: ValidationInfo) -> Path:
     folder = (info.context or {}).get("folder", Path())
     return Path(folder / path.expanduser()).resolve()

@@ -91,7 +91,7 @@ _ABOUT_WELL = (
     Column("Metadata_control_type", "text", "untreated, positive control or treated", allowed=CONTROL_TYPES),
 )
 _CELL_ID = Column("Metadata_CellID", "text", "plate_well_site_object")
-_NUM_CELLS = Column("Metadata_NumCells", "integer", "cells averaged into the profile", minimum=1)
+_NUM_CELLS = Column("Metadata_NumCells", "integer", "cells averaged into the profile", minimum=1.0)
 
 SCREEN = Table("screen", (*_ABOUT_WELL, _SITE), key=tuple(SITE))
 LOCATIONS = Table(

@@ -1,0 +1,99 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from cytoclr.errors import DataError
+from cytoclr.profiles import aggregate_cells, aggregate_wells, select_finite
+from cytoclr.tables import SITE, TREATMENT, WELL, feature_columns
+
+
+@pytest.mark.parametrize("statistic", ["mean", "median"])
+@pytest.mark.parametrize("level", ["site", "well"])
+def test_profiles_equal_loops_over_cells(cells, level, statistic):
+    key = SITE if level == "site" else WELL
+    profiles = aggregate_cells(cells, level, statistic=statistic)
+    expected = {}
+    for row in range(len(cells)):
+        expected.setdefault(tuple(cells.loc[row, key]), []).append(cells.loc[row, feature_columns(cells)])
+    assert [tuple(values) for values in profiles[key].itertuples(index=False)] == sorted(expected)
+    for row, group in enumerate(sorted(expected)):
+        values = np.array(expected[group], dtype=float)
+        reduced = values.mean(axis=0) if statistic == "mean" else np.median(values, axis=0)
+        np.testing.assert_allclose(profiles.loc[row, feature_columns(profiles)].astype(float), reduced, rtol=1e-12)
+        assert profiles.loc[row, "Metadata_NumCells"] == len(values)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_row_order_does_not_change_a_bit(cells, seed):
+    shuffled = cells.sample(frac=1, random_state=seed)
+    for level in ("site", "well"):
+        pd.testing.assert_frame_equal(aggregate_cells(cells, level), aggregate_cells(shuffled, level), check_exact=True)
+    wells = aggregate_cells(cells, "well")
+    again = aggregate_wells(wells.sample(frac=1, random_state=seed))
+    pd.testing.assert_frame_equal(aggregate_wells(wells), again, check_exact=True)
+
+
+def test_arguments_are_not_changed(cells):
+    before = cells.copy(deep=True)
+    aggregate_cells(cells, "well")
+    pd.testing.assert_frame_equal(cells, before)
+
+
+def test_every_well_of_a_treatment_counts_the_same(wells):
+    treatments = aggregate_wells(wells.assign(Metadata_NumCells=range(1, len(wells) + 1)))
+    assert treatments[TREATMENT].duplicated().sum() == 0
+    for _, row in treatments.iterrows():
+        own = wells[wells["Metadata_Compound"] == row["Metadata_Compound"]]
+        np.testing.assert_allclose(row[feature_columns(wells)].astype(float), own[feature_columns(wells)].mean())
+        assert row["Metadata_NumWells"] == len(own)
+        assert row["Metadata_NumBatches"] == own["Metadata_Batch"].nunique() == 2
+        assert row["Metadata_NumCells"] == sum(own.index + 1)
+    assert set(treatments["Metadata_control_type"]) == {"negcon", "trt"}
+
+
+def test_a_treatment_is_a_positive_control_if_any_well_is(wells):
+    first = wells.index[wells["Metadata_Compound"] == "compound6"][0]
+    wells.loc[first, "Metadata_control_type"] = "poscon"
+    treatments = aggregate_wells(wells).set_index("Metadata_Compound")
+    assert treatments.loc["compound6", "Metadata_control_type"] == "poscon"
+    assert treatments.loc["compound7", "Metadata_control_type"] == "trt"
+
+
+def test_a_treatment_that_is_control_in_some_wells_is_refused(wells):
+    wells.loc[0, "Metadata_control_type"] = "trt"
+    with pytest.raises(DataError, match=r"DMSO 0\.0 has more than one control_type: treated, negcon"):
+        aggregate_wells(wells)
+
+
+def test_a_well_with_two_compounds_is_refused(cells):
+    well = cells.index[cells.duplicated(WELL)][0]
+    cells.loc[well, "Metadata_Compound"] = "other"
+    with pytest.raises(DataError, match=r"P0 B0\d has more than one Compound: DMSO, other"):
+        aggregate_cells(cells, "well")
+
+
+def test_gaps_are_refused_with_their_place(cells):
+    cells.loc[3, "Cells_SSL_0002"] = np.inf
+    with pytest.raises(DataError, match=r"Cells_SSL_0002 is empty or infinite in 1 of .* row 4"):
+        aggregate_cells(cells, "well")
+
+
+def test_a_table_without_features_is_refused(cells):
+    with pytest.raises(DataError, match="0 features"):
+        aggregate_cells(cells.drop(columns=feature_columns(cells)), "well")
+
+
+def test_gaps_are_left_out_and_counted(cells):
+    cells.loc[:, "Cells_SSL_0001"] = np.nan
+    cells.loc[[3, 8], "Cells_SSL_0002"] = np.inf
+    whole, report = select_finite(cells, "embeddings")
+    assert report == {"features_left_out": ["Cells_SSL_0001"], "rows_left_out": 2}
+    assert len(whole) == len(cells) - 2
+    assert "Cells_SSL_0001" not in whole
+    assert np.isfinite(whole[feature_columns(whole)].to_numpy()).all()
+
+
+def test_nothing_left_is_refused(cells):
+    cells[feature_columns(cells)] = np.nan
+    with pytest.raises(DataError, match="nothing is left"):
+        select_finite(cells, "embeddings")
