@@ -16,7 +16,7 @@ _LIGHT = np.array([3000.0, 2300.0, 4300.0])
 _BACKGROUND = np.array([700.0, 560.0, 750.0])
 #: The 12 bits of the camera are stored as multiples of 16, as in BBBC021.
 _STEP = 16
-_ELECTRONS_PER_UNIT = 0.05
+_ELECTRONS_PER_UNIT = 0.12
 _READ_NOISE = 12.0
 
 

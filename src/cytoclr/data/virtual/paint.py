@@ -225,7 +225,7 @@ def _draw_nucleoli(
         some = np.flatnonzero((number < count) & (radius > 4))
         across = left[some] - (reach * np.cos(turn))[some, number, None, None]
         down = up[some] - (reach * np.sin(turn))[some, number, None, None]
-        remains[some] *= 1 - 0.5 * np.exp(-(across**2 + down**2) / (2 * (0.8 * size[some, None, None]) ** 2))
+        remains[some] *= 1 - 0.6 * np.exp(-(across**2 + down**2) / (2 * (0.8 * size[some, None, None]) ** 2))
     return remains
 
 
@@ -320,8 +320,8 @@ def _paint_tubulin(
     bundled[np.concatenate([[0], np.cumsum(count)[:-1]])] = False
     bundled &= ~dividing
     leader = np.maximum.accumulate(np.where(bundled, 0, np.arange(total)))
-    x = x[leader] + bundled * rng.normal(0, 0.7, total)
-    y = y[leader] + bundled * rng.normal(0, 0.7, total)
+    x = x[leader] + bundled * rng.normal(0, 1.0, total)
+    y = y[leader] + bundled * rng.normal(0, 1.0, total)
     length = np.where(bundled, 1.15 * length[leader], length)
     points_x, points_y = _walk(rng, x, y, heading[leader], bend, leader)
     weight = _weigh_inside(points_x, points_y, owner, length, labels)

@@ -81,10 +81,10 @@ MECHANISMS: Mapping[str, Mapping[str, float]] = MappingProxyType(
             "cell_radius_px": -0.10,
         },
         "Microtubule stabilizers": {
-            "bundled": 0.80,
+            "bundled": 0.66,
             "filament_bend": -0.8,
             "filament_length_px": 0.25,
-            "tubulin_diffuse": -0.25,
+            "tubulin_diffuse": -0.12,
             "multinucleate": 0.50,
             "fragmented": 0.12,
             "mitotic": 0.04,
