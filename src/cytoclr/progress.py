@@ -1,13 +1,14 @@
 """How a long stage tells how far it is, without knowing who listens."""
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 __all__ = ["Progress", "Silent", "track"]
 
 Item = TypeVar("Item")
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Whoever shows progress: a terminal, a log, nobody."""
 
