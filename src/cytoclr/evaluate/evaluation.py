@@ -160,20 +160,15 @@ def _take_notes(treatments: AnnotatedTreatments, nscb: Matched, scores: Mapping[
     notes = []
     if treatments.unannotated:
         notes.append(
-            f"{len(treatments.unannotated)} treatments are not in the mechanism table and take no part: "
-            f"{list_some(treatments.unannotated)}."
+            f"Not in the mechanism table, so neither asked nor answered with: {len(treatments.unannotated)} "
+            f"treatments ({list_some(treatments.unannotated)})."
         )
     num_compounds = treatments.frame.groupby(MECHANISM)["Metadata_Compound"].nunique()
     alone = num_compounds.index[num_compounds == 1].tolist()
     if alone:
-        notes.append(
-            f"{len(alone)} mechanisms have one compound, so none of their treatments can be right: {list_some(alone)}."
-        )
+        notes.append(f"Mechanisms that have no right answer with one compound alone: {list_some(alone)}.")
     if nscb.dropped_mechanisms:
-        notes.append(
-            f"NSCB leaves out {len(nscb.dropped_mechanisms)} mechanisms that lie in one batch: "
-            f"{list_some(nscb.dropped_mechanisms)}."
-        )
+        notes.append(f"Mechanisms that lie in one batch, left out of NSCB: {list_some(nscb.dropped_mechanisms)}.")
     if scores["nsc"] is None:
         notes.append("NSC needs at least two compounds with a mechanism.")
     if scores["nscb"] is None:

@@ -1,0 +1,254 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cytoclr.config import ProfileSettings
+from cytoclr.errors import DataError
+from cytoclr.evaluate import PROTOCOLS, Protocol, annotate_treatments, score_nsc, score_nscb, summarise
+from cytoclr.profiles import aggregate_wells, profile_wells
+from cytoclr.tables import MECHANISM, TREATMENT, feature_columns, feature_matrix
+
+MEAN = PROTOCOLS["treatment-mean"]
+
+
+def count_hits(matched):
+    return int(matched.correct.sum()), int(matched.answered.sum())
+
+
+def score_both(wells, mechanisms, protocol=MEAN):
+    treatments = annotate_treatments(wells, mechanisms, protocol)
+    across, within = score_nscb(treatments, protocol)
+    return [count_hits(one) for one in (score_nsc(treatments), across, within)]
+
+
+def score_by_loops(wells, mechanisms):
+    """NSC and NSCB from their definition, one treatment at a time."""
+    of = {(row.Metadata_Compound, row.Metadata_Concentration): row.Metadata_MoA for row in mechanisms.itertuples()}
+    own = {}
+    for _, well in wells[wells["Metadata_control_type"] != "negcon"].iterrows():
+        own.setdefault((well["Metadata_Compound"], well["Metadata_Concentration"]), []).append(well)
+    names = feature_columns(wells)
+    known = []
+    for key in sorted(own):
+        if key in of:
+            profile = np.mean([well[names].to_numpy(dtype=float) for well in own[key]], axis=0)
+            known.append((key[0], of[key], {well["Metadata_Batch"] for well in own[key]}, profile))
+
+    def count(cases, admissible):
+        hits = total = 0
+        for query in cases:
+            references = [one for one in cases if admissible(query, one)]
+            if references:
+                lengths = np.linalg.norm(query[3])
+                best = max(references, key=lambda one: one[3] @ query[3] / lengths / np.linalg.norm(one[3]))
+                hits, total = hits + (best[1] == query[1]), total + 1
+        return hits, total
+
+    batches = {}
+    for _, mechanism, where, _ in known:
+        batches.setdefault(mechanism, set()).update(where)
+    kept = [one for one in known if len(batches[one[1]]) > 1]
+    return [
+        count(known, lambda q, r: q[0] != r[0]),
+        count(kept, lambda q, r: q[0] != r[0] and not q[2] & r[2]),
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    batches=st.integers(2, 4),
+    spread=st.integers(1, 2),
+    effect=st.sampled_from([0.0, 1.0]),
+    mechanisms=st.integers(2, 4),
+    compounds=st.integers(1, 3),
+)
+def test_scores_equal_loops(draw_screen, seed, batches, spread, effect, mechanisms, compounds):
+    wells, table = draw_screen(
+        seed, batches=batches, batches_per_treatment=spread, effect=effect, mechanisms=mechanisms, compounds=compounds
+    )
+    table = table.iloc[::2] if seed % 3 == 0 else table  # some treatments are not annotated
+    assert score_both(wells, table)[:2] == score_by_loops(wells, table)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("normalise", "aggregate", "nsc", "nscb"),
+    [
+        ("none", "mean", 51, 30),
+        ("plate-zscore", "mean", 84, 67),
+        ("plate-zscore", "median", 79, 63),
+    ],
+)
+def test_published_profiles(ljosa_wells, bbbc021_mechanisms, normalise, aggregate, nsc, nscb):
+    wells = profile_wells(ljosa_wells, ProfileSettings(normalise=normalise)).well
+    protocol = Protocol("mine", aggregate=aggregate)
+    assert score_both(wells, bbbc021_mechanisms, protocol)[:2] == [(nsc, 103), (nscb, 92)]
+
+
+@pytest.mark.real_data
+def test_published_profiles_with_single_batch_mechanisms_kept(ljosa_wells, bbbc021_mechanisms):
+    profiles = profile_wells(ljosa_wells, ProfileSettings(normalise="plate-zscore"))
+    assert len(profiles.report["normalisation"]["features_left_out"]) == 3
+    protocol = Protocol("mine", single_batch_mechanisms="keep")
+    assert score_both(profiles.well, bbbc021_mechanisms, protocol)[1] == (67, 103)
+
+
+@pytest.mark.real_data
+def test_intervals_and_chance_of_the_published_profiles(ljosa_wells, bbbc021_mechanisms):
+    wells = profile_wells(ljosa_wells, ProfileSettings(normalise="plate-zscore")).well
+    treatments = annotate_treatments(wells, bbbc021_mechanisms, MEAN)
+    across, _ = score_nscb(treatments, MEAN)
+    assert across.dropped_mechanisms == ("Cholesterol-lowering", "Kinase inhibitors")
+    nsc = summarise(score_nsc(treatments), bootstraps=5000, permutations=5000, seed=0)
+    nscb = summarise(across, bootstraps=5000, permutations=100, seed=0)
+    np.testing.assert_allclose(nsc["interval"], [0.71, 0.91], atol=0.02)
+    np.testing.assert_allclose(nscb["interval"], [0.59, 0.85], atol=0.02)
+    assert nsc["chance"]["mean"] == pytest.approx(0.065, abs=0.01)
+    assert nsc["chance"]["p95"] == pytest.approx(0.165, abs=0.02)
+    assert nsc["chance"]["theoretical"] == pytest.approx(nsc["chance"]["mean"], abs=0.005)
+    assert nsc["chance"]["p_value"] == 1 / 5001
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_what_must_not_matter(draw_screen, seed):
+    wells, table = draw_screen(seed, effect=1.0)
+    names = feature_columns(wells)
+    rng = np.random.default_rng(seed)
+    expected = score_both(wells, table)
+    assert score_both(wells.sample(frac=1, random_state=seed), table.sample(frac=1, random_state=seed)) == expected
+    others = [name for name in wells if name not in names]
+    assert score_both(wells[[*others, *rng.permutation(names)]], table) == expected
+    turn = np.linalg.qr(rng.normal(size=(len(names), len(names))))[0]
+    assert (
+        score_both(wells.assign(**dict(zip(names, (feature_matrix(wells) @ turn).T, strict=True))), table) == expected
+    )
+    doubled = pd.concat([wells, wells.assign(Metadata_Plate=wells["Metadata_Plate"] + "'")])
+    assert score_both(doubled, table) == expected
+    assert score_both(wells.assign(Metadata_Comment="x", Metadata_Number=1.0), table) == expected
+
+
+def test_treatment_profiles_are_those_of_the_profile_stage(draw_screen):
+    wells, table = draw_screen(0)
+    treatments = annotate_treatments(wells, table, MEAN)
+    expected = aggregate_wells(wells)
+    expected = expected[expected["Metadata_control_type"] != "negcon"]
+    pd.testing.assert_frame_equal(treatments.frame[TREATMENT], expected[TREATMENT].reset_index(drop=True))
+    np.testing.assert_array_equal(treatments.features, feature_matrix(expected))
+
+
+def test_planted_mechanisms_are_found(draw_screen):
+    (nsc, total), (nscb, across), _ = score_both(*draw_screen(1, effect=20.0, features=20))
+    assert (nsc, nscb) == (total, across)
+
+
+def test_shuffled_mechanisms_score_at_chance(draw_screen):
+    wells, table = draw_screen(2, mechanisms=5, compounds=4, effect=5.0, features=20)
+    rng = np.random.default_rng(0)
+    compounds = table["Metadata_Compound"].unique()
+    first = table.drop_duplicates("Metadata_Compound").set_index("Metadata_Compound")[MECHANISM]
+    shares = []
+    for _ in range(60):
+        shuffled = dict(zip(compounds, rng.permutation(first.to_numpy()), strict=True))
+        hits, total = score_both(wells, table.assign(Metadata_MoA=table["Metadata_Compound"].map(shuffled)))[0]
+        shares.append(hits / total)
+    treatments = annotate_treatments(wells, table, MEAN)
+    chance = summarise(score_nsc(treatments), bootstraps=100, permutations=500, seed=0)["chance"]
+    assert np.mean(shares) == pytest.approx(chance["theoretical"], abs=0.04)
+    assert np.mean(np.array(shares) <= chance["p95"]) > 0.85
+
+
+def small_screen(rows):
+    """(compound, mechanism, batch, profile) a well."""
+    frame = pd.DataFrame(
+        {
+            "Metadata_Plate": [f"plate of {batch}" for _, _, batch, _ in rows],
+            "Metadata_Well": [f"B{i:02d}" for i in range(len(rows))],
+            "Metadata_Batch": [batch for _, _, batch, _ in rows],
+            "Metadata_Compound": [compound for compound, _, _, _ in rows],
+            "Metadata_Concentration": 1.0,
+            "Metadata_control_type": "trt",
+            "Cells_A": [float(profile[0]) for *_, profile in rows],
+            "Cells_B": [float(profile[1]) for *_, profile in rows],
+        }
+    )
+    table = pd.DataFrame([(c, 1.0, m) for c, m, _, _ in rows], columns=[*TREATMENT, MECHANISM]).drop_duplicates()
+    return frame, table
+
+
+def test_a_mechanism_confined_to_one_batch_is_neither_query_nor_reference():
+    wells, table = small_screen(
+        [
+            ("a", "x", "b1", (1, 0)),
+            ("b", "x", "b2", (1, 0.9)),
+            ("c", "lonely", "b3", (1, 0)),  # the nearest of all to a, and alone in b3
+            ("d", "lonely", "b3", (0, 1)),
+        ]
+    )
+    treatments = annotate_treatments(wells, table, MEAN)
+    across, within = score_nscb(treatments, MEAN)
+    assert across.dropped_mechanisms == ("lonely",)
+    assert [count_hits(one) for one in (across, within)] == [(2, 2), (2, 2)]
+    kept, _ = score_nscb(treatments, Protocol("mine", single_batch_mechanisms="keep"))
+    assert kept.tabulate()["Match_Compound"].tolist() == ["c", "a", "a", "b"]
+
+
+def test_a_treatment_in_every_batch_is_unanswerable():
+    wells, table = small_screen(
+        [
+            ("a", "x", "b1", (1, 0)),
+            ("b", "x", "b2", (1, 0.5)),
+            ("everywhere", "x", "b1", (1, 0.1)),
+            ("everywhere", "x", "b2", (1, 0.1)),
+        ]
+    )
+    treatments = annotate_treatments(wells, table, MEAN)
+    across, within = score_nscb(treatments, MEAN)
+    assert across.unanswerable == ("everywhere 1 µM",)
+    assert across.tabulate()["Metadata_Compound"].tolist() == ["a", "b"]
+    assert within.tabulate()["Metadata_Compound"].tolist() == ["a", "b"]
+    assert within.tabulate()["Match_Compound"].tolist() == ["everywhere", "everywhere"]
+    assert score_nsc(treatments).unanswerable == ()
+
+
+def test_ties_go_to_the_first_compound():
+    wells, table = small_screen([("z", "x", "b1", (1, 0)), ("q", "y", "b2", (2, 0)), ("m", "x", "b1", (3, 0))])
+    matches = score_nsc(annotate_treatments(wells, table, MEAN)).tabulate().set_index("Metadata_Compound")
+    assert matches["Match_Compound"].to_dict() == {"m": "q", "q": "m", "z": "m"}
+
+
+def test_treatments_without_a_mechanism_are_neither_queries_nor_references(draw_screen):
+    wells, table = draw_screen(0, effect=3.0)
+    treatments = annotate_treatments(wells, table.drop(index=[0, 5]), MEAN)
+    assert len(treatments) == len(table) - 2
+    assert treatments.unannotated == ("c0-0 1 µM", "c0-2 10 µM")
+
+
+def test_concentrations_in_single_precision_still_join(draw_screen):
+    wells, table = draw_screen(0)
+    wells["Metadata_Concentration"] = (wells["Metadata_Concentration"] * 0.3).astype(np.float32)
+    table["Metadata_Concentration"] *= 0.3
+    assert annotate_treatments(wells, table, MEAN).unannotated == ()
+
+
+def test_two_mechanisms_of_one_treatment_are_refused(draw_screen):
+    wells, table = draw_screen(0)
+    with pytest.raises(DataError, match="rows 1 and 25 have the same Compound, Concentration"):
+        annotate_treatments(wells, pd.concat([table, table.head(1).assign(Metadata_MoA="other")]), MEAN)
+
+
+def test_wells_of_controls_alone_are_refused(draw_screen):
+    wells, table = draw_screen(0)
+    with pytest.raises(DataError, match="all 51 wells are untreated"):
+        annotate_treatments(wells.assign(Metadata_control_type="negcon"), table, MEAN)
+
+
+def test_a_compound_with_two_mechanisms_counts_twice_in_chance(draw_screen):
+    wells, table = draw_screen(0, mechanisms=2, compounds=2)
+    table.loc[0, MECHANISM] = "m1"
+    summary = summarise(score_nsc(annotate_treatments(wells, table, MEAN)), bootstraps=100, permutations=400, seed=0)
+    # five units: two of m0, three of m1
+    assert summary["chance"]["theoretical"] == pytest.approx((2 * 1 + 3 * 2) / (5 * 4))
