@@ -63,10 +63,13 @@ def lay_out_profiles(
 
 def _lay_out_tsne(features: np.ndarray, perplexity: float, seed: int) -> Layout:
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     model = TSNE(metric="cosine", perplexity=perplexity, init="pca", random_state=seed)
-    points = model.fit_transform(features)
-    return Layout("t-SNE", *points.T.astype(np.float64))
+    # one thread adds up in one order, so the map is the same on every machine
+    with threadpool_limits(1):
+        x, y = model.fit_transform(features).T.astype(np.float64)
+    return Layout("t-SNE", x, y)
 
 
 def _lay_out_umap(features: np.ndarray, neighbours: int, seed: int) -> Layout:
@@ -76,14 +79,14 @@ def _lay_out_umap(features: np.ndarray, neighbours: int, seed: int) -> Layout:
         from umap import UMAP
 
         model = UMAP(metric="cosine", n_neighbors=neighbours, random_state=seed)
-        points = model.fit_transform(features)
-    return Layout("UMAP", *points.T.astype(np.float64))
+        x, y = model.fit_transform(features).T.astype(np.float64)
+    return Layout("UMAP", x, y)
 
 
 def _lay_out_pca(features: np.ndarray) -> Layout:
     from sklearn.decomposition import PCA
 
     model = PCA(n_components=2, svd_solver="full")
-    points = model.fit_transform(features)
+    x, y = model.fit_transform(features).T
     first, second = model.explained_variance_ratio_
-    return Layout("PCA", *points.T, axes=(f"PC 1 ({first:.0%} of variance)", f"PC 2 ({second:.0%} of variance)"))
+    return Layout("PCA", x, y, axes=(f"PC 1 ({first:.0%} of variance)", f"PC 2 ({second:.0%} of variance)"))

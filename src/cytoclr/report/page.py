@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from cytoclr import __version__
 from cytoclr.config import ReportSettings
@@ -78,11 +77,11 @@ def _render(facts: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     return page.render(
         **facts,
         version=__version__,
-        policy=Markup(_policy(scripts=[plotly, script], styles=[style])),
-        style=Markup(style),
-        script=Markup(script),
-        plotly=Markup(plotly),
-        data=Markup(escape_json(data)),
+        policy=_policy(scripts=[plotly, script], styles=[style]),
+        style=style,
+        script=script,
+        plotly=plotly,
+        data=escape_json(data),
     )
 
 

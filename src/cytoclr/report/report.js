@@ -187,7 +187,7 @@ function startMap() {
   byId("map-point").addEventListener("change", (event) => showPoint(Number(event.target.value)));
   listPoints();
   drawMap();
-  showPoint(0);
+  showPoint(answered.length ? data.treatments.indexOf(matches[answered[0]][0].treatment) : 0);
 }
 
 function listPoints() {
@@ -270,7 +270,8 @@ function mapLook(layout) {
   return {
     ...plotLook(),
     margin: { l: layout.axes[1] ? 34 : 8, r: 8, t: 8, b: layout.axes[0] ? 34 : 8 },
-    dragmode: "pan",
+    // a finger on the map scrolls the page
+    dragmode: matchMedia("(pointer: coarse)").matches ? false : "pan",
     xaxis: { ...axis, title: { text: layout.axes[0] } },
     yaxis: { ...axis, title: { text: layout.axes[1] }, scaleanchor: "x" },
     uirevision: `${map.level} ${map.method}`,
@@ -410,7 +411,7 @@ function makeMatchHead() {
     const sorted = table.sort === key ? (table.up ? "ascending" : "descending") : undefined;
     return make("th", { scope: "col", "aria-sort": sorted }, make("button", { type: "button", onclick: press }, COLUMNS[key].label));
   };
-  const blank = () => make("td");
+  const blank = () => make("th", {}, make("span", { class: "unseen" }, "Cells"));
   const heads = [head("name"), head("mechanism"), blank(), head("neighbour"), head("found"), blank(), head("similarity"), head("right")];
   return make("thead", {}, make("tr", {}, ...heads));
 }
@@ -457,8 +458,8 @@ function drawTraining() {
   };
   const probes = [...new Set(lines.flatMap((line) => Object.keys(line)))].filter((key) => key.startsWith("probe_"));
   const traces = [
-    curve("train_loss", "training loss", COLOURS[0]),
-    curve("val_loss", "validation loss", COLOURS[5]),
+    curve("train_loss", "training loss", ink("right")),
+    curve("val_loss", "validation loss", ink("wrong")),
     curve("learning_rate", "learning rate", ink("quiet"), { yaxis: "y2" }),
     ...probes.map((key, i) => curve(key, key.replaceAll("_", " "), COLOURS[2 + i], { yaxis: "y3" })),
   ].filter((trace) => trace.x.length);
@@ -474,7 +475,7 @@ function drawTraining() {
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
       xaxis: { ...axis, title: { text: "epoch" }, showgrid: false, anchor: probes.length ? "y3" : "y2", rangemode: "tozero" },
       yaxis: { ...axis, title: { text: "loss" }, domain: [probes.length ? 0.54 : 0.34, 1] },
-      yaxis2: { ...axis, title: { text: "learning rate" }, domain: probes.length ? [0.3, 0.46] : [0, 0.24], rangemode: "tozero", nticks: 4 },
+      yaxis2: { ...axis, title: { text: "learning<br>rate" }, domain: probes.length ? [0.3, 0.46] : [0, 0.24], rangemode: "tozero", nticks: 4 },
       yaxis3: { ...axis, title: { text: "probe" }, domain: [0, 0.22], rangemode: "tozero", nticks: 4 },
     },
     PLOT_OPTIONS,

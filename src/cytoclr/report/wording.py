@@ -43,22 +43,22 @@ def format_count(value: float) -> str:
 
 
 def format_percent(value: float) -> str:
-    """Write a share as a percentage with one decimal.
+    """Write a share as a percentage with one decimal; the number and its sign stay on one line.
 
     >>> format_percent(84 / 103)
-    '81.6 %'
+    '81.6\\xa0%'
     """
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def format_interval(interval: Sequence[float]) -> str:
     """Write an interval of shares in whole percents.
 
     >>> format_interval([0.712, 0.905])
-    '71–91 %'
+    '71–91\\xa0%'
     """
     low, high = interval
-    return f"{100 * low:.0f}–{100 * high:.0f} %"
+    return f"{100 * low:.0f}–{100 * high:.0f}\N{NO-BREAK SPACE}%"
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,14 @@ def _compare(comparison: Mapping[str, Any]) -> str:
     other = FEATURES.get(comparison["b"], comparison["b"])
     other = "the " + other[0].lower() + other[1:]
     gain, (low, high) = comparison["gain"], comparison["interval"]
-    interval = f"95 % interval {100 * low:+.0f} to {100 * high:+.0f}"
+    interval = f"95\N{NO-BREAK SPACE}% interval {_points(low)} to {_points(high)}"
     if low <= 0 <= high:
-        return f"It is not told apart from {other}: {100 * gain:+.0f} points, {interval}."
+        return f"It is not told apart from {other}: {_points(gain)} points, {interval}."
     return f"It is {100 * abs(gain):.0f} points {'above' if gain > 0 else 'below'} {other} ({interval})."
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.0f}".replace("-", "−")
 
 
 def describe_protocol(scores: Mapping[str, Any]) -> list[str]:
@@ -125,20 +129,13 @@ def describe_protocol(scores: Mapping[str, Any]) -> list[str]:
         f"nearest neighbour by {protocol.get('metric', 'cosine')} similarity is looked for among treatments of other "
         "compounds (NSC), or of other compounds and other batches (NSCB)."
     ]
-    nscb = scores.get("nscb") or {}
-    if dropped := nscb.get("dropped_mechanisms"):
-        sentences.append(
-            f"NSCB leaves out what is found in one batch only, as it could not be right: {', '.join(dropped)}."
-        )
-    if unanswerable := (scores["nsc"].get("unanswerable") or []):
-        sentences.append(f"Cannot be right, as no other compound shares the mechanism: {', '.join(unanswerable)}.")
     if (same := scores.get("nsc_on_nscb_treatments")) and scores.get("drop") is not None:
         sentences.append(
-            f"On the treatments of NSCB, NSC is {same['correct']} of {same['total']} ({format_percent(same['score'])}): "
-            f"asking for another batch costs {100 * scores['drop']:.1f} points."
+            f"On the treatments of NSCB, NSC is {same['correct']} of {same['total']} "
+            f"({format_percent(same['score'])}): asking for another batch costs {100 * scores['drop']:.1f} points."
         )
     sentences.append(
-        "Intervals are 95 % by bootstrap over compounds; chance deals the mechanisms out over the compounds at random."
+        "Intervals are 95\N{NO-BREAK SPACE}% by bootstrap over compounds; chance deals the mechanisms out over the compounds at random."
     )
     return sentences
 
@@ -154,12 +151,10 @@ def describe_training(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
         )
     if validation:
         epoch, best = min(validation, key=lambda pair: pair[1])
-        last = validation[-1]
-        sentences.append(
-            f"On wells never trained on, the loss was lowest at the end ({best:.2f})."
-            if epoch == last[0]
-            else f"On wells never trained on, it was lowest in epoch {epoch + 1} ({best:.2f}) and ended at {last[1]:.2f}."
-        )
+        last_epoch, last = validation[-1]
+        when = "at the end" if epoch == last_epoch else f"in epoch {epoch + 1:.0f}"
+        ended = "" if epoch == last_epoch else f" and ended at {last:.2f}"
+        sentences.append(f"On wells never trained on, it was lowest {when} ({best:.2f}){ended}.")
     return sentences
 
 
