@@ -143,7 +143,7 @@ def _read_settings(config: Path | None, changes: list[str] | None, *, skip_missi
     if skip_missing:
         values["crop.skip_missing"] = True
     if config is None:
-        return check_settings({}, source="--set", folder=Path.cwd(), changes=values)
+        return check_settings({"screen": {"reader": "virtual"}}, source="--set", folder=Path.cwd(), changes=values)
     return read_settings(config, changes=values)
 
 

@@ -10,7 +10,8 @@ import logging
 import os
 import platform
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from dataclasses import asdict
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +21,9 @@ from pydantic import BaseModel
 
 from cytoclr.config import (
     Bbbc021Settings,
+    EmbedSettings,
     EvaluateSettings,
+    ProbeSettings,
     ProfileSettings,
     Settings,
     SingleCellSettings,
@@ -35,6 +38,9 @@ from cytoclr.tables import EMBEDDINGS, check_table
 
 if TYPE_CHECKING:
     from cytoclr.data.crops import CropStore
+    from cytoclr.data.virtual import VirtualScreen
+    from cytoclr.learn import Encoder
+    from cytoclr.learn.train import Probe
 
 __all__ = ["STAGES", "crop", "embed", "evaluate", "evaluate_table", "profile", "report", "run", "train"]
 
@@ -213,7 +219,7 @@ class _Run:
         from cytoclr.data.stage import plan_crops
 
         settings = self.settings
-        plan = plan_crops(self._real_screen, settings.crop, locations=self._locations)
+        plan = plan_crops(self._real_screen, settings.crop, locations=self._locations_path)
         probe = settings.train.probe
         probe_plan = None if probe.screen is None else plan_crops(probe.screen, settings.crop, locations=None)
 
@@ -246,7 +252,7 @@ class _Run:
         def work(place: Path) -> Mapping[str, Any]:
             from cytoclr.learn import train
 
-            return train(
+            told = train(
                 self._crops,
                 self._cells,
                 settings,
@@ -256,13 +262,14 @@ class _Run:
                 progress=self.progress,
                 probe=self._make_probe(),
             )
+            return asdict(told)
 
         self._finish("train", inputs, work)
 
     def embed(self) -> None:
         """Embed all cells with the trained encoder, and with what it must beat."""
         settings, device = self.settings.embed, self.settings.device
-        inputs = {"settings": _values(settings), "crops": self._hashes("crop"), "model": self._encoder_hashes()}
+        inputs = {"settings": _values(settings), "crops": self._hashes("crop"), "model": self._hash_encoder()}
 
         def work(place: Path) -> dict[str, Any]:
             from cytoclr.data.intensities import measure_intensities
@@ -270,7 +277,7 @@ class _Run:
 
             crops, cells = self._crops, self._cells
             trained = load_encoder(self.folder / "model", crops)
-            untrained = build_untrained_encoder(self.settings.train, crops, seed=self.settings.seed)
+            untrained = build_untrained_encoder(self.settings.train, len(crops.channels), self.settings.seed)
             embeddings = {
                 "embeddings": embed(crops, cells, trained, settings, device=device, progress=self.progress),
                 "baselines/untrained": embed(crops, cells, untrained, settings, device=device, progress=self.progress),
@@ -298,7 +305,7 @@ class _Run:
             return told
 
         report = self._finish("profile", {"settings": _values(settings), "embed": self._hashes("embed")}, work).report
-        for warning in report[TRAINED].get("warnings", []):
+        for warning in report[TRAINED]["normalisation"]["warnings"]:
             logger.warning("profile: %s", warning)
 
     def evaluate(self) -> None:
@@ -326,47 +333,37 @@ class _Run:
                 normalisation=self.settings.profile.normalise,
             )
             write_json(place / "scores.json", result.scores)
-            if result.matches is not None:
-                write_table(place / "matches.parquet", result.matches)
+            write_table(place / "matches.parquet", result.matches)
             return {}
 
         self._finish("evaluate", inputs, work)
 
     def report(self) -> None:
         """Draw the report."""
-        stages = ("crop", "train", "profile", "evaluate")
-        inputs = {
-            "settings": _values(self.settings.report),
-            "seed": self.settings.seed,
-            **{stage: self._hashes(stage) for stage in stages},
-        }
+        stages: tuple[Stage, ...] = ("crop", "train", "profile", "evaluate")
+        hashes = {stage: self._hashes(stage) for stage in stages}
+        inputs = {"settings": _values(self.settings.report), "seed": self.settings.seed, "stages": hashes}
 
         def work(place: Path) -> dict[str, Any]:
             from cytoclr.report import ReportInputs, write_report
 
-            matches = self.folder / "matches.parquet"
-            told = {stage: dict(self.stages.read_finished(stage).report) for stage in stages}
-            report_inputs = ReportInputs(
+            told = {stage: self.stages.read_finished(stage).report for stage in stages}
+            page_inputs = ReportInputs(
                 wells=self._read_profile(TRAINED, "well"),
                 treatments=self._read_profile(TRAINED, "treatment"),
                 cells=self._cells,
                 crops=self._crops,
                 scores=read_json(self.folder / "scores.json"),
-                matches=read_table(matches) if matches.exists() else None,
+                matches=read_table(self.folder / "matches.parquet"),
                 mechanisms=self._mechanisms,
                 metrics=_read_lines(self.folder / "model" / "metrics.jsonl"),
                 provenance=read_json(self.folder / "provenance.json"),
-                left_out=told["crop"]["left_out"],
-                warnings=told["profile"][TRAINED].get("warnings", []),
-                settings=dump_settings(self.settings),
+                left_out=[f"{reason}: {count:,}" for reason, count in told["crop"]["left_out"].items()],
+                warnings=told["profile"][TRAINED]["normalisation"]["warnings"],
+                settings_text=dump_settings(self.settings),
             )
-            write_report(
-                place / "report.html",
-                report_inputs,
-                self.settings.report,
-                seed=self.settings.seed,
-                progress=self.progress,
-            )
+            page = place / "report.html"
+            write_report(page, page_inputs, self.settings.report, seed=self.settings.seed, progress=self.progress)
             return {}
 
         self._finish("report", inputs, work)
@@ -374,26 +371,38 @@ class _Run:
     # What stages read of each other, and of the user.
 
     @cached_property
+    def _virtual(self) -> "VirtualScreen | None":
+        from cytoclr.data.virtual import VirtualScreen
+
+        return VirtualScreen(self.folder / "virtual") if isinstance(self.settings.screen, VirtualSettings) else None
+
+    @cached_property
     def _real_screen(self) -> Bbbc021Settings | SingleCellSettings:
         """The screen to read: the user's, or the simulated one, which looks like BBBC021 on the disk."""
         screen = self.settings.screen
         if not isinstance(screen, VirtualSettings):
             return screen
-        from cytoclr.data.virtual import describe_screen
+        from cytoclr.data.virtual import CONTROL, POSITIVE_CONTROL
 
-        return describe_screen(self.folder / "virtual")
+        assert self._virtual is not None
+        return Bbbc021Settings(
+            reader="bbbc021",
+            image_table=self._virtual.image_table,
+            images=self._virtual.images,
+            controls=(CONTROL,),
+            positive_controls=(POSITIVE_CONTROL,),
+            pixel_size_um=self._virtual.pixel_size_um,
+        )
 
     @cached_property
-    def _locations(self) -> Path | None:
-        if isinstance(self.settings.screen, VirtualSettings) and self.settings.crop.locations is None:
-            return self.folder / "virtual" / "locations.csv"
-        return self.settings.crop.locations
+    def _locations_path(self) -> Path | None:
+        given = self.settings.crop.locations
+        return self._virtual.locations if self._virtual is not None and given is None else given
 
     @cached_property
     def _mechanisms_path(self) -> Path | None:
-        if isinstance(self.settings.screen, VirtualSettings) and self.settings.evaluate.mechanisms is None:
-            return self.folder / "virtual" / "moa.csv"
-        return self.settings.evaluate.mechanisms
+        given = self.settings.evaluate.mechanisms
+        return self._virtual.mechanism_table if self._virtual is not None and given is None else given
 
     @cached_property
     def _mechanisms(self) -> pd.DataFrame | None:
@@ -423,15 +432,35 @@ class _Run:
     def _hashes(self, stage: Stage) -> dict[str, str]:
         return {name: record.sha256 for name, record in self.stages.read_finished(stage).files.items()}
 
-    def _encoder_hashes(self) -> dict[str, str]:
+    def _hash_encoder(self) -> dict[str, str]:
         """What of the model decides embeddings: not its logs."""
-        return {name: sha256 for name, sha256 in self._hashes("train").items() if name in ENCODER_FILES}
+        wanted = {"model/encoder.safetensors", "model/model.json"}
+        return {name: sha256 for name, sha256 in self._hashes("train").items() if name in wanted}
 
     def _make_probe(self) -> "Probe | None":
         """The probe of treatments that training calls now and then; mechanisms play no part in it."""
         settings = self.settings.train.probe
         if settings.every_n_epochs == 0:
             return None
+        root = self.folder if settings.screen is None else self.folder / "probe"
+        return partial(_probe_treatments, root, settings, self.settings.embed, self.settings.device, self.settings.seed)
+
+
+def _probe_treatments(
+    root: Path,
+    settings: ProbeSettings,
+    embed_settings: EmbedSettings,
+    device: Literal["auto", "cpu", "gpu"],
+    seed: int,
+    encoder: "Encoder",
+) -> dict[str, float]:
+    """Embed the crops under a folder with the encoder as it stands, and predict their treatments."""
+    from cytoclr.data.crops import CropStore
+    from cytoclr.learn import embed, probe_treatments
+
+    cells = read_table(root / "cells.parquet")
+    embeddings = embed(CropStore(root / "crops"), cells, encoder, embed_settings, device=device)
+    return probe_treatments(embeddings, classifier=settings.classifier, test_fraction=settings.test_fraction, seed=seed)
 
 
 def _profile_path(name: str, level: str) -> str:

@@ -63,7 +63,8 @@ def open_atomic(path: Path) -> Iterator[IO[bytes]]:
             f"{path}: could not be written ({error.strerror or error}). Free space or rights there, and run again."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -130,7 +130,7 @@ def shard_name(plate: str) -> str:
     'Week1_22123.npy'
     """
     safe = re.sub(r"[^A-Za-z0-9_-]+", "_", plate)[:80]
-    return f"{safe}.npy" if safe == plate else f"{safe}-{hash_json(plate)[:8]}.npy"
+    return f"{safe}.npy" if safe == plate else f"plate_{safe}-{hash_json(plate)[:8]}.npy"
 
 
 class ShardWriter:

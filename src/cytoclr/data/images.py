@@ -59,7 +59,7 @@ def _read_tiff(path: Path) -> UInt[np.ndarray, "row column"]:
             return np.ascontiguousarray(page.asarray())
     except FileNotFoundError:
         raise DataError(f"{path}: no such image file.") from None
-    except (tifffile.TiffFileError, imagecodecs.ImcdError, RuntimeError, ValueError, OSError, IndexError) as error:
+    except (tifffile.TiffFileError, RuntimeError, ValueError, OSError, IndexError) as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not a readable TIFF ({detail}). Copy the file again.") from None
 

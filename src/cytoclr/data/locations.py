@@ -79,13 +79,13 @@ def find_nuclei(
     ----------
     Otsu 1979, doi:10.1109/TSMC.1979.4310076; scikit-image, doi:10.7717/peerj.453.
     """
-    smooth = np.log1p(gaussian(plane.astype(np.float32), sigma=diameter_px / 12, preserve_range=True))
+    smooth = np.log1p(gaussian(plane.astype(np.float32), sigma=diameter_px / 24, preserve_range=True))
     nowhere = np.empty(0), np.empty(0)
     if float(np.ptp(smooth)) < 1e-3:
         return nowhere
     foreground = ndimage.binary_fill_holes(smooth > threshold_otsu(smooth))
-    distance = gaussian(ndimage.distance_transform_edt(foreground), sigma=diameter_px / 12)
-    peaks = peak_local_max(distance, min_distance=max(1, round(diameter_px / 3)), labels=foreground.astype(np.int32))
+    distance = gaussian(ndimage.distance_transform_edt(foreground), sigma=diameter_px / 18)
+    peaks = peak_local_max(distance, min_distance=max(1, round(diameter_px / 4)), labels=foreground.astype(np.int32))
     markers = np.zeros(plane.shape, dtype=np.int32)
     markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
     labels = clear_border(watershed(-distance, markers, mask=foreground))

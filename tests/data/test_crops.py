@@ -1,0 +1,236 @@
+"""Cutting, storing and reading crops; nuclei; images that are not what they should be."""
+
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cytoclr.config import Bbbc021Settings, CropSettings, SingleCellSettings
+from cytoclr.data.crops import CropStore, scale_crops, shard_name
+from cytoclr.data.cut import IntensityRule, cut_crops
+from cytoclr.data.images import read_field, read_strip
+from cytoclr.data.intensities import measure_intensities
+from cytoclr.data.locations import find_nuclei, read_locations
+from cytoclr.data.stage import plan_crops
+from cytoclr.errors import DamagedError, DataError
+from cytoclr.progress import Silent
+from cytoclr.storage import read_table
+
+
+def crop_tiny(tiny_screen: Path, out: Path, **changes: object) -> tuple[CropStore, pd.DataFrame, dict]:
+    screen = Bbbc021Settings(
+        reader="bbbc021", image_table=tiny_screen / "image.csv", images=tiny_screen / "images", positive_controls=()
+    )
+    settings = CropSettings.model_validate({"size_px": 16, **changes})
+    told = plan_crops(screen, settings, locations=tiny_screen / "locations.csv").cut(out, Silent())
+    return CropStore(out / "crops"), read_table(out / "cells.parquet"), told
+
+
+def test_crops_are_the_fields_pixels_and_cells_their_rows(tiny_screen: Path, tmp_path: Path) -> None:
+    store, cells, told = crop_tiny(tiny_screen, tmp_path / "run")
+    assert store.channels == ("DAPI", "Tubulin")
+    assert len(store) == len(cells) == told["num_cells"] == 16
+    assert told["left_out"] == {"crop crosses the border": 8}
+    assert len(pd.read_csv(tmp_path / "run" / "left_out.csv")) == 8
+    for number, cell in cells.iterrows():
+        stem = f"{cell['Metadata_Plate']}_{cell['Metadata_Well']}_s{cell['Metadata_Site']}"
+        folder = tiny_screen / "images" / cell["Metadata_Batch"] / cell["Metadata_Plate"]
+        top, left = int(np.floor(cell["y"] + 0.5)) - 8, int(np.floor(cell["x"] + 0.5)) - 8
+        for channel in (0, 1):
+            plane = tifffile.imread(folder / f"{stem}_w{channel + 1}.tif")
+            expected = plane[top : top + 16, left : left + 16]
+            np.testing.assert_array_equal(store.read(np.array([number]))[0, channel], expected)
+
+
+def test_ranges_are_the_plates_percentiles(tiny_screen: Path, tmp_path: Path) -> None:
+    store, _, _ = crop_tiny(tiny_screen, tmp_path / "run", percentiles=(0.0, 100.0))
+    rows = np.array([0, 15])
+    low, high = store.read_ranges(rows)
+    assert low.shape == (2, 2)
+    planes = [tifffile.imread(path) for path in (tiny_screen / "images/Week2/Week2_202").glob("*_w1.tif")]
+    pixels = np.stack(planes)[:, ::8, ::8]
+    assert (low[1, 0], high[1, 0]) == (pixels.min(), pixels.max())
+    scaled = scale_crops(store.read(rows), low, high)
+    assert 0.0 <= scaled.min() < scaled.max() <= 1.0
+
+
+def test_a_stopped_cut_goes_on_with_the_plates_that_are_left(tiny_screen: Path, tmp_path: Path) -> None:
+    whole, cells, _ = crop_tiny(tiny_screen, tmp_path / "whole")
+    broken = tiny_screen / "images/Week2/Week2_202/Week2_202_B03_s2_w2.tif"
+    content = broken.read_bytes()
+    broken.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"Week2_202_B03_s2_w2\.tif"):
+        crop_tiny(tiny_screen, tmp_path / "stopped")
+    first = tmp_path / "stopped/crops/Week1_101.npy"
+    written_ns = first.stat().st_mtime_ns
+    broken.write_bytes(content)
+    resumed, resumed_cells, _ = crop_tiny(tiny_screen, tmp_path / "stopped")
+    assert first.stat().st_mtime_ns == written_ns
+    pd.testing.assert_frame_equal(cells, resumed_cells)
+    np.testing.assert_array_equal(whole.read(np.arange(16)), resumed.read(np.arange(16)))
+
+
+@given(x=st.floats(0, 47), y=st.floats(0, 31), shift=st.integers(0, 8))
+def test_a_crop_of_a_shifted_image_is_the_same_crop(x: float, y: float, shift: int) -> None:
+    field = np.arange(2 * 32 * 48, dtype=np.uint16).reshape(2, 32, 48)
+    moved = np.pad(field, ((0, 0), (shift, 0), (shift, 0)))
+    crops, inside = cut_crops(field, np.array([x]), np.array([y]), size_px=8)
+    shifted, _ = cut_crops(moved, np.array([x + shift]), np.array([y + shift]), size_px=8)
+    exact = all(np.floor(v + shift + 0.5) == np.floor(v + 0.5) + shift for v in (x, y))  # a sum of floats may round up
+    if inside[0] and exact:
+        np.testing.assert_array_equal(crops, shifted)
+
+
+def test_centres_are_rounded_half_up_and_the_border_is_exact() -> None:
+    field = np.arange(20 * 20, dtype=np.uint16).reshape(1, 20, 20)
+    crops, inside = cut_crops(field, np.array([4.0, 3.4, 16.0, 16.5]), np.array([4.5, 4.0, 16.0, 16.0]), size_px=8)
+    assert inside.tolist() == [True, False, True, False]
+    assert crops[0, 0, 0, 0] == field[0, 1, 0]
+    assert crops[1, 0, -1, -1] == field[0, 19, 19]
+
+
+@pytest.mark.real_data
+def test_the_published_crop_is_cut_again(real_data: Path, tmp_path: Path) -> None:
+    """Rows 565:633 and columns 1139:1207 of site 2 equal the PNG beside the fields, channel by name."""
+    centre = "Metadata_Plate,Metadata_Well,Metadata_Site,x,y\nWeek2_24381,B02,2,1173,599\n"
+    (tmp_path / "centres.csv").write_text(centre)
+    folder = real_data / "bbbc021"
+    screen = Bbbc021Settings(
+        reader="bbbc021", image_table=folder / "metadata/BBBC021_v1_image.csv.gz", images=folder / "fields"
+    )
+    settings = CropSettings(size_px=68, skip_missing=True)
+    told = plan_crops(screen, settings, locations=tmp_path / "centres.csv").cut(tmp_path / "run", Silent())
+    assert told["left_out"] == {
+        "no image file: DAPI, Tubulin, Actin": 13_197,
+        "no image file: Actin": 1,
+        "no location given": 1,
+    }
+    store = CropStore(tmp_path / "run/crops")
+    published = read_strip(
+        folder / "fields/crop-Week2_24381-B02-s2-row565-column1139.png", ("DAPI", "Tubulin", "Actin")
+    )
+    assert store.channels == ("DAPI", "Tubulin", "Actin")
+    np.testing.assert_array_equal(store.read(np.array([0]))[0], published)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("num_channels", [1, 3, 5])
+def test_ready_crops_of_any_depth_and_number_of_channels(tmp_path: Path, dtype: type, num_channels: int) -> None:
+    rng = np.random.default_rng(1)
+    crops = rng.integers(0, np.iinfo(dtype).max, (2, num_channels, 12, 12), dtype=dtype)
+    names = ["Week1_1-B02-s1-3.png", "Week1_1-B03-s2-11.png"]
+    for crop, name in zip(crops, names, strict=True):
+        (tmp_path / name).write_bytes(imagecodecs.png_encode(np.concatenate(list(crop), axis=1)))
+    table = tmp_path / "sc-metadata.csv"
+    table.write_text(f"Image_Name,Class_Name,Target\n{names[0]},DMSO_0.0,0\n{names[1]},taxol_0.3,1\n")
+    channels = tuple(f"channel{number}" for number in range(num_channels))
+    screen = SingleCellSettings(reader="single-cell", table=table, images=tmp_path, channels=channels)
+    plan_crops(screen, CropSettings(), locations=None).cut(tmp_path / "run", Silent())
+    store = CropStore(tmp_path / "run/crops")
+    assert (store.size_px, store.channels, store.dtype) == (12, channels, np.dtype(dtype))
+    np.testing.assert_array_equal(store.read(np.array([1, 0])), crops[::-1])
+    with pytest.raises(DataError, match=r"12x12 px|\d+x12 px. Expected"):
+        read_strip(tmp_path / names[0], (*channels, "one more"))
+    with pytest.raises(DataError, match=r"12 px high\. Expected at least 16"):
+        plan_crops(screen, CropSettings(size_px=16), locations=None).cut(tmp_path / "other", Silent())
+
+
+def test_a_shard_of_another_shape_or_a_missing_one_is_damage(tiny_screen: Path, tmp_path: Path) -> None:
+    store, _, _ = crop_tiny(tiny_screen, tmp_path / "run")
+    with pytest.raises(IndexError):
+        store.read(np.array([16]))
+    np.save(store.folder / "Week1_101.npy", np.zeros((3, 2, 16, 16), dtype=np.uint16))
+    with pytest.raises(DamagedError, match=r"Week1_101.npy: holds uint16 \(3, 2, 16, 16\), expected"):
+        CropStore(store.folder)
+    (store.folder / "Week1_101.npy").unlink()
+    with pytest.raises(DamagedError, match=r"cannot be opened"):
+        CropStore(store.folder)
+
+
+def test_hostile_plate_names_are_plain_file_names() -> None:
+    names = ["../../x", "a/b", "a_b", "plate 1", "plate_1", "é", "x" * 300]
+    files = [shard_name(name) for name in names]
+    assert len(set(files)) == len(names)
+    assert all("/" not in name and not name.startswith(".") and len(name) < 120 for name in files)
+
+
+def test_a_constant_channel_gets_a_range() -> None:
+    rule = IntensityRule("plate-percentile", (1.0, 99.0))
+    low, high = rule.find_ranges([np.full((1, 10), 7, dtype=np.uint16)], np.dtype(np.uint16))
+    assert (low, high) == ((7.0,), (8.0,))
+
+
+def test_intensities_are_those_of_numpy(tiny_screen: Path, tmp_path: Path) -> None:
+    store, cells, _ = crop_tiny(tiny_screen, tmp_path / "run")
+    table = measure_intensities(store, cells, block_cells=5)
+    pixels = store.read(np.array([3]))[0, 1]
+    assert table.loc[3, "Cells_Intensity_Mean_Tubulin"] == pytest.approx(pixels.mean(), rel=1e-6)
+    assert table.loc[3, "Cells_Intensity_P95_Tubulin"] == pytest.approx(np.percentile(pixels, 95), rel=1e-6)
+    assert table.shape[1] == cells.filter(like="Metadata_").shape[1] + 2 * 7
+
+
+def draw_discs(centres: list[tuple[int, int]], radius: int) -> np.ndarray:
+    rows, columns = np.mgrid[:160, :200]
+    plane = np.random.default_rng(0).normal(500, 20, rows.shape)
+    for x, y in centres:
+        plane[(rows - y) ** 2 + (columns - x) ** 2 < radius**2] += 2000
+    return plane.astype(np.uint16)
+
+
+def test_nuclei_are_found_where_they_are_and_touching_ones_are_split() -> None:
+    centres = [(40, 40), (100, 60), (121, 60), (150, 120)]
+    x, y = find_nuclei(draw_discs(centres, 11), diameter_px=22.0)
+    assert len(x) == 4
+    np.testing.assert_allclose(sorted(zip(x, y, strict=True)), sorted(centres), atol=1.5)
+
+
+def test_no_nucleus_in_an_empty_field_and_none_at_the_border() -> None:
+    assert len(find_nuclei(np.zeros((50, 50), dtype=np.uint16), diameter_px=20.0)[0]) == 0
+    assert len(find_nuclei(draw_discs([(3, 80)], 11), diameter_px=22.0)[0]) == 0
+
+
+def test_locations_outside_the_field_are_listed(tiny_screen: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(tiny_screen / "locations.csv")
+    table.loc[0, "x"] = 4000.0
+    table.to_csv(tiny_screen / "locations.csv", index=False)
+    _, _, told = crop_tiny(tiny_screen, tmp_path / "run")
+    assert told["left_out"]["centre outside the field"] == 1
+    table.assign(Metadata_Site=9, Metadata_Object=range(24)).to_csv(tiny_screen / "locations.csv", index=False)
+    with pytest.raises(DataError, match="none of its sites is in the screen"):
+        crop_tiny(tiny_screen, tmp_path / "other")
+    table.assign(x="left").to_csv(tiny_screen / "locations.csv", index=False)
+    with pytest.raises(DataError, match="x is of another kind in 24 of 24 rows, first in row 1: found 'left'"):
+        read_locations(tiny_screen / "locations.csv")
+
+
+def test_images_that_are_not_what_they_should_be(tmp_path: Path) -> None:
+    good = tmp_path / "good.tif"
+    tifffile.imwrite(good, np.ones((20, 30), dtype=np.uint16))
+    cases = {
+        "html.tif": (b"<html>not found</html>", "not a readable TIFF"),
+        "empty.tif": (b"", "not a readable TIFF"),
+        "half.tif": (good.read_bytes()[:700], "cut short|not a readable TIFF"),
+    }
+    for name, (content, match) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=f"{name}.*({match})"):
+            read_field({"DNA": tmp_path / name})
+    with pytest.raises(DataError, match="no such image file"):
+        read_field({"DNA": tmp_path / "nowhere.tif"})
+    for name, image in {
+        "float": np.ones((20, 30), dtype=np.float32),
+        "stack": np.ones((2, 20, 30), dtype=np.uint16),
+    }.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", image)
+        with pytest.raises(DataError, match="Expected one grey plane"):
+            read_field({"DNA": tmp_path / f"{name}.tif"})
+    tifffile.imwrite(tmp_path / "small.tif", np.ones((20, 29), dtype=np.uint16))
+    with pytest.raises(DataError, match=r"Actin is uint16 \(20, 29\), but DNA is uint16 \(20, 30\)"):
+        read_field({"DNA": good, "Actin": tmp_path / "small.tif"})
+    with pytest.raises(DataError, match="not a readable PNG"):
+        read_strip(good, ("DNA",))
