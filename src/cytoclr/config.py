@@ -190,7 +190,7 @@ class EmbedSettings(_Section):
     precision: Literal["32", "bf16"] = "32"
 
 
-Normalisation = Literal["none", "plate-zscore", "whitening", "tvn"]
+Normalisation = Literal["none", "plate-zscore", "plate-mad", "plate-percentile", "whitening", "tvn"]
 
 
 class ProfileSettings(_Section):

@@ -80,6 +80,7 @@ def test_scores_equal_loops(draw_screen, seed, batches, spread, effect, mechanis
         ("none", "mean", 51, 30),
         ("plate-zscore", "mean", 84, 67),
         ("plate-zscore", "median", 79, 63),
+        ("plate-percentile", "mean", 84, 66),
     ],
 )
 def test_published_profiles(ljosa_wells, bbbc021_mechanisms, normalise, aggregate, nsc, nscb):

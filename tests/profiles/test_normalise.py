@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.linalg
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -27,9 +28,23 @@ def test_plate_zscore_equals_loops(wells):
             np.testing.assert_allclose(normal.loc[here, name], expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("method", ["plate-mad", "plate-percentile"])
+def test_other_plate_scales_equal_loops(wells, method):
+    normal = fit_normalisation(wells, method).apply(wells)
+    for plate in wells["Metadata_Plate"].unique():
+        for name in feature_columns(wells):
+            here = wells["Metadata_Plate"] == plate
+            controls = wells.loc[here & (wells["Metadata_control_type"] == "negcon"), name]
+            low, high = np.percentile(controls, 1), np.percentile(controls, 99)
+            if method == "plate-mad":
+                low = np.median(controls)
+                high = low + scipy.stats.median_abs_deviation(controls, scale="normal")
+            np.testing.assert_allclose(normal.loc[here, name], (wells.loc[here, name] - low) / (high - low), rtol=1e-4)
+
+
 def test_metadata_and_row_order_stay(wells):
     shuffled = wells.sample(frac=1, random_state=3)
-    for method in ("none", "plate-zscore", "whitening", "tvn"):
+    for method in ("none", "plate-zscore", "plate-mad", "plate-percentile", "whitening", "tvn"):
         normaliser = fit_normalisation(wells, method)
         normal = normaliser.apply(shuffled)
         pd.testing.assert_frame_equal(normal.filter(like="Metadata_"), shuffled.filter(like="Metadata_"))
@@ -46,7 +61,7 @@ def test_a_feature_constant_on_the_controls_of_one_plate_is_left_out_everywhere(
     wells.loc[constant, "Cells_F1"] = 0.1
     normaliser = fit_normalisation(wells, "plate-zscore")
     assert normaliser.report["features_left_out"] == ["Cells_F1"]
-    assert "1 of 3 features are constant" in normaliser.report["warnings"][0]
+    assert "1 of 3 features have no spread" in normaliser.report["warnings"][0]
     assert feature_columns(normaliser.apply(wells)) == ["Cells_F0", "Cells_F2"]
 
 

@@ -18,6 +18,8 @@ __all__ = ["Map", "Normaliser", "Step", "fit_normalisation"]
 PLATE, BATCH = "Metadata_Plate", "Metadata_Batch"
 PLURAL = {PLATE: "plates", BATCH: "batches"}
 Matrix = Float[np.ndarray, "feature feature"]
+#: Median absolute deviation to standard deviation, for a normal distribution.
+NORMAL_MAD = 1.4826
 #: Identity added to both covariances of CORAL: Sun, Feng & Saenko 2016, algorithm 1 (doi:10.1609/aaai.v30i1.10306).
 CORAL_IDENTITY = 1.0
 
@@ -113,6 +115,12 @@ def fit_normalisation(wells: pd.DataFrame, method: Normalisation, *, regularisat
     ``plate-zscore``
         On each plate: less the mean of its control wells, divided by their population standard deviation. A
         feature that is constant on the controls of any plate is left out everywhere, and listed.
+    ``plate-mad``
+        The same with the median, and 1.4826 times the median absolute deviation: the standard deviation of a
+        normal distribution, but blind to outliers.
+    ``plate-percentile``
+        The same with the 1st percentile, and the distance from there to the 99th: most controls lie in 0..1
+        (Ljosa et al. 2013, doi:10.1177/1087057113503553).
     ``whitening``
         All control wells together: less their mean, times V diag(1/sqrt(e + r)) V', where V and e are the
         eigenvectors and eigenvalues of their population covariance and r is `regularisation` times the mean
@@ -140,7 +148,7 @@ def fit_normalisation(wells: pd.DataFrame, method: Normalisation, *, regularisat
     Raises
     ------
     DataError
-        There are no controls; a plate (``plate-zscore``) or batch (``tvn``) has none, or one; no feature varies.
+        There are no controls; a plate (``plate-…``) or batch (``tvn``) has none, or one; no feature varies.
 
     Notes
     -----
@@ -164,8 +172,8 @@ def fit_normalisation(wells: pd.DataFrame, method: Normalisation, *, regularisat
         )
     report: dict[str, Any] = {"method": method, "num_controls": int(controls.sum())}
     values = wells[names].to_numpy(dtype=np.float64)
-    if method == "plate-zscore":
-        return _fit_plate_zscore(wells, values, controls, report)
+    if method in ("plate-zscore", "plate-mad", "plate-percentile"):
+        return _fit_plates(wells, values, controls, report, method)
     report |= {"regularisation": regularisation}
     whitening = _fit_whitening(values[controls], regularisation)
     report["warnings"] = _warn_of_rank(int(controls.sum()), len(names))
@@ -193,45 +201,55 @@ def _find_groups(
     return groups
 
 
-def _fit_plate_zscore(
+def _fit_plates(
     wells: pd.DataFrame,
     values: Float[np.ndarray, "well feature"],
     controls: Bool[np.ndarray, " well"],
     report: dict[str, Any],
+    method: Normalisation,
 ) -> Normaliser:
     names = np.array(feature_columns(wells), dtype=object)
-    groups = _find_groups(wells, controls, PLATE, "plate-zscore")
-    varies = np.logical_and.reduce([_varies(values[rows]) for rows in groups.values()])
+    groups = _find_groups(wells, controls, PLATE, method)
+    scales = {group: _measure_scale(values[rows], method) for group, rows in groups.items()}
+    varies = np.logical_and.reduce([spread > 0 for _, spread in scales.values()])
     if not varies.any():
         raise DataError(
             f"well profiles: each of the {len(names)} features is constant on the controls of some plate. "
             "Expected features that vary; use whitening or none."
         )
-    kept = values[:, varies]
-    maps = {group: Map(kept[rows].mean(axis=0), 1.0 / kept[rows].std(axis=0)) for group, rows in groups.items()}
+    maps = {group: Map(centre[varies], 1.0 / spread[varies]) for group, (centre, spread) in scales.items()}
     left_out = names[~varies].tolist()
     counts = {group: int(rows.sum()) for group, rows in groups.items()}
-    warnings = [
-        f"{len(left_out)} of {len(names)} features are constant on the controls of a plate and were left out: "
-        f"{list_some(left_out)}."
-    ] * bool(left_out)
+    warnings = []
+    if left_out:
+        warnings.append(
+            f"{len(left_out)} of {len(names)} features have no spread on the controls of a plate and were left out: "
+            f"{list_some(left_out)}."
+        )
     smallest = min(counts, key=lambda group: counts[group])
     if counts[smallest] < 4:
-        warnings.append(
-            f"Only {counts[smallest]} control wells on plate {smallest}: standard deviations of so few are rough."
-        )
+        warnings.append(f"Only {counts[smallest]} control wells on plate {smallest}: a spread of so few is rough.")
     report |= {"num_controls_by_plate": counts, "features_left_out": left_out, "warnings": warnings}
-    return Normaliser("plate-zscore", tuple(names[varies]), (Step(PLATE, maps),), report)
+    return Normaliser(method, tuple(names[varies]), (Step(PLATE, maps),), report)
 
 
-def _varies(values: Float[np.ndarray, "well feature"]) -> Bool[np.ndarray, " feature"]:
-    """Features whose spread is more than rounding."""
-    varies: np.ndarray = np.ptp(values, axis=0) > 1e-12 * np.abs(values).max(axis=0)
-    return varies
+def _measure_scale(
+    controls: Float[np.ndarray, "well feature"], method: Normalisation
+) -> tuple[Float[np.ndarray, " feature"], Float[np.ndarray, " feature"]]:
+    """What is taken off and divided by on one plate; a spread that is no more than rounding is nought."""
+    if method == "plate-zscore":
+        centre, spread = controls.mean(axis=0), controls.std(axis=0)
+    elif method == "plate-mad":
+        centre = np.median(controls, axis=0)
+        spread = NORMAL_MAD * np.median(np.abs(controls - centre), axis=0)
+    else:
+        centre, high = np.percentile(controls, (1, 99), axis=0)
+        spread = high - centre
+    return centre, np.where(spread > 1e-12 * np.abs(controls).max(axis=0), spread, 0.0)
 
 
 def _fit_whitening(controls: Float[np.ndarray, "well feature"], regularisation: float) -> Map:
-    if not _varies(controls).any():
+    if (np.ptp(controls, axis=0) <= 1e-12 * np.abs(controls).max(axis=0)).all():
         raise DataError(
             f"well profiles: all {controls.shape[1]} features are constant on the {len(controls)} control wells. "
             "Expected controls that vary; look at how the profiles were made."
