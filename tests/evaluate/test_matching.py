@@ -2,6 +2,7 @@ import time
 
 import numpy as np
 import pytest
+import scipy.spatial.distance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,6 +46,22 @@ def test_neighbours_equal_loops(case):
     across, cosines = match_treatments(features, compounds, batches=batches)
     assert across.tolist() == match_by_loops(features, compounds, batches)
     np.testing.assert_array_equal(np.isnan(cosines), across < 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(["cosine", "pearson", "euclidean"]))
+def test_metrics_are_scipys(seed, metric):
+    rng = np.random.default_rng(seed)
+    features, compounds = rng.normal(size=(9, 4)) + 3, rng.integers(0, 4, 9)
+    name = {"pearson": "correlation"}.get(metric, metric)
+    distances = scipy.spatial.distance.cdist(features, features, name)
+    distances[compounds[:, None] == compounds] = np.inf
+    neighbours, similarities = match_treatments(features, compounds, metric=metric)
+    answered = np.isfinite(distances).any(axis=1)
+    assert (neighbours[answered] == distances.argmin(axis=1)[answered]).all()
+    closest = distances.min(axis=1)[answered]
+    expected = -closest if metric == "euclidean" else 1 - closest
+    np.testing.assert_allclose(similarities[answered], expected, atol=1e-6)
 
 
 def test_blocks_change_nothing(monkeypatch):

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.spatial.distance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ def count_hits(matched):
 
 def score_both(wells, mechanisms, protocol=MEAN):
     treatments = annotate_treatments(wells, mechanisms, protocol)
-    across, within = score_nscb(treatments, protocol)
+    across, within = score_nscb(treatments)
     return [count_hits(one) for one in (score_nsc(treatments), across, within)]
 
 
@@ -101,7 +102,7 @@ def test_published_profiles_with_single_batch_mechanisms_kept(ljosa_wells, bbbc0
 def test_intervals_and_chance_of_the_published_profiles(ljosa_wells, bbbc021_mechanisms):
     wells = profile_wells(ljosa_wells, ProfileSettings(normalise="plate-zscore")).well
     treatments = annotate_treatments(wells, bbbc021_mechanisms, MEAN)
-    across, _ = score_nscb(treatments, MEAN)
+    across, _ = score_nscb(treatments)
     assert across.dropped_mechanisms == ("Cholesterol-lowering", "Kinase inhibitors")
     nsc = summarise(score_nsc(treatments), bootstraps=5000, permutations=5000, seed=0)
     nscb = summarise(across, bootstraps=5000, permutations=100, seed=0)
@@ -190,10 +191,10 @@ def test_a_mechanism_confined_to_one_batch_is_neither_query_nor_reference():
         ]
     )
     treatments = annotate_treatments(wells, table, MEAN)
-    across, within = score_nscb(treatments, MEAN)
+    across, within = score_nscb(treatments)
     assert across.dropped_mechanisms == ("lonely",)
     assert [count_hits(one) for one in (across, within)] == [(2, 2), (2, 2)]
-    kept, _ = score_nscb(treatments, Protocol("mine", single_batch_mechanisms="keep"))
+    kept, _ = score_nscb(annotate_treatments(wells, table, Protocol("mine", single_batch_mechanisms="keep")))
     assert kept.tabulate()["Match_Compound"].tolist() == ["c", "a", "a", "b"]
 
 
@@ -207,12 +208,59 @@ def test_a_treatment_in_every_batch_is_unanswerable():
         ]
     )
     treatments = annotate_treatments(wells, table, MEAN)
-    across, within = score_nscb(treatments, MEAN)
+    across, within = score_nscb(treatments)
     assert across.unanswerable == ("everywhere 1 µM",)
     assert across.tabulate()["Metadata_Compound"].tolist() == ["a", "b"]
     assert within.tabulate()["Metadata_Compound"].tolist() == ["a", "b"]
     assert within.tabulate()["Match_Compound"].tolist() == ["everywhere", "everywhere"]
     assert score_nsc(treatments).unanswerable == ()
+
+
+def test_strict_asks_a_reference_without_the_wells_it_shares_a_batch_with():
+    wells, table = small_screen(
+        [
+            ("a", "x", "b1", (1, 0)),
+            ("b", "y", "b2", (1, 0.2)),
+            ("everywhere", "x", "b1", (0, 1)),
+            ("everywhere", "x", "b2", (1, 0.1)),  # the nearest to a, once b1 is left out
+            ("c", "y", "b1", (1, 1)),
+        ]
+    )
+    across, _ = score_nscb(annotate_treatments(wells, table, PROTOCOLS["strict"]))
+    assert across.unanswerable == ("everywhere 1 µM",)
+    matches = across.tabulate().set_index("Metadata_Compound")
+    assert matches["Match_Compound"].to_dict() == {"a": "everywhere", "b": "a", "c": "b"}
+    assert matches.loc["a", "similarity"] == pytest.approx(1 / np.sqrt(1.01))
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 1000), metric=st.sampled_from(["cosine", "pearson", "euclidean"]))
+def test_strict_equals_loops(draw_screen, seed, metric):
+    wells, table = draw_screen(seed, mechanisms=3, batches=4, batches_per_treatment=2, effect=1.0)
+    protocol = Protocol("mine", metric=metric, shared_batches="recompute", single_batch_mechanisms="keep")
+    across, _ = score_nscb(annotate_treatments(wells, table, protocol))
+    distance = {"pearson": scipy.spatial.distance.correlation}.get(
+        metric, getattr(scipy.spatial.distance, metric, None)
+    )
+    names = feature_columns(wells)
+    treated = wells[wells["Metadata_control_type"] == "trt"].groupby(TREATMENT)
+    expected = []
+    for (compound, _), own in treated:
+        best, found = np.inf, None
+        for (other, dose), theirs in treated:
+            elsewhere = theirs[~theirs["Metadata_Batch"].isin(own["Metadata_Batch"])]
+            if other != compound and len(elsewhere):
+                far = distance(own[names].mean(), elsewhere[names].mean())
+                if far < best - 1e-9:
+                    best, found = far, (other, dose)
+        expected.append(found)
+    found = across.tabulate()[["Match_Compound", "Match_Concentration"]]
+    assert [tuple(pair) for pair in found.to_numpy()] == [pair for pair in expected if pair]
+
+
+def test_strict_is_the_default_where_every_treatment_lies_in_one_batch(draw_screen):
+    wells, table = draw_screen(3, effect=1.0)
+    assert score_both(wells, table, PROTOCOLS["strict"]) == score_both(wells, table)
 
 
 def test_ties_go_to_the_first_compound():

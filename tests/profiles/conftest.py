@@ -64,5 +64,5 @@ def cells(rng: np.random.Generator, wells: pd.DataFrame) -> pd.DataFrame:
         for i, (p, w, s) in enumerate(zip(frame.Metadata_Plate, frame.Metadata_Well, site, strict=True))
     ]
     frame = frame.assign(Metadata_Site=site, Metadata_CellID=identity)
-    values = rng.normal(size=(len(frame), 70)).astype(np.float32) * 1e3
+    values = rng.normal(size=(len(frame), 70)) * 10.0 ** rng.integers(-3, 4, (len(frame), 1))
     return pd.concat([frame, pd.DataFrame(values, columns=[f"Cells_SSL_{i:04d}" for i in range(70)])], axis=1)

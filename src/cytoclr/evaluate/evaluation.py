@@ -11,7 +11,7 @@ from cytoclr.config import EvaluateSettings
 from cytoclr.errors import list_some
 from cytoclr.evaluate.intervals import bootstrap_difference
 from cytoclr.evaluate.probes import probe_mechanisms
-from cytoclr.evaluate.protocols import PROTOCOLS, Protocol
+from cytoclr.evaluate.protocols import PROTOCOLS
 from cytoclr.evaluate.scoring import Matched, score_nsc, score_nscb, summarise
 from cytoclr.evaluate.treatments import AnnotatedTreatments, annotate_treatments
 from cytoclr.tables import MECHANISM, TREATMENT
@@ -90,7 +90,7 @@ def evaluate(
     tables = {TRAINED: treatments}
     for name, table in (baselines or {}).items():
         tables[name] = annotate_treatments(table, mechanisms, protocol)
-    results = {name: _score(table, protocol, settings, seed) for name, table in tables.items()}
+    results = {name: _score(table, settings, seed) for name, table in tables.items()}
     found = {name: matched for name, (_, matched) in results.items()}
     scores |= results[TRAINED][0]
     scores["probe"] = None
@@ -112,11 +112,11 @@ def _explain_absence(scores: dict[str, Any], reason: str) -> Evaluation:
 
 
 def _score(
-    treatments: AnnotatedTreatments, protocol: Protocol, settings: EvaluateSettings, seed: int
+    treatments: AnnotatedTreatments, settings: EvaluateSettings, seed: int
 ) -> tuple[dict[str, Any], dict[str, Matched]]:
     """Both scores of one table, as JSON and as matches."""
     matched = score_nsc(treatments)
-    across, within = score_nscb(treatments, protocol)
+    across, within = score_nscb(treatments)
     nsc, nscb, nsc_there = (
         summarise(one, bootstraps=settings.bootstraps, permutations=settings.permutations, seed=seed)
         for one in (matched, across, within)

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from cytoclr.evaluate.matching import Metric
 from cytoclr.grouping import Statistic
 
 __all__ = ["PROTOCOLS", "Protocol"]
@@ -14,24 +15,26 @@ class Protocol:
 
     NSC ("not same compound", Ljosa et al. 2013) is the share of treatments whose nearest neighbour among the
     treatments of *other compounds* has the same mechanism. NSCB ("not same compound or batch", Ando et al. 2017)
-    asks for other compounds *and other batches*: a treatment that shares any batch with the query is no reference
-    for it. A query without an admissible reference is unanswerable: named, and not counted in the total.
+    asks for other compounds *and other batches*. A query without an admissible reference is unanswerable: named,
+    and not counted in the total.
 
     Attributes
     ----------
     name
         Under which it is printed with each score.
-    batch
-        The column that tells which plates were made together.
     aggregate
         How wells become a treatment, feature by feature; every well counts the same.
     metric
-        By which the nearest neighbour is found; cosine is the greatest cosine of the angle between two profiles,
-        without any centring. Of neighbours at the same distance (within 1e-12) the first by compound, then
-        concentration, is taken.
+        By which the nearest neighbour is found; cosine is that of the angle between two profiles, without any
+        centring. Of neighbours equally near (but for rounding) the first by compound, then concentration, is taken.
+    shared_batches
+        NSCB of a reference that lies in several batches, of which it shares some with the query: ``exclude`` it; or
+        ``recompute`` its profile from its wells in the batches that the query has no wells in.
     single_batch_mechanisms
         NSCB of a mechanism all of whose treatments lie in one and the same batch: ``drop`` leaves its treatments
         out of queries and references (no other batch could answer them), ``keep`` counts them as they fall.
+    batch
+        The column that tells which plates were made together.
 
     References
     ----------
@@ -40,7 +43,8 @@ class Protocol:
 
     name: str
     aggregate: Statistic = "mean"
-    metric: Literal["cosine"] = "cosine"
+    metric: Metric = "cosine"
+    shared_batches: Literal["exclude", "recompute"] = "exclude"
     single_batch_mechanisms: Literal["drop", "keep"] = "drop"
     batch: str = "Metadata_Batch"
 
@@ -49,6 +53,8 @@ class Protocol:
         return asdict(self)
 
 
-#: The protocols known by name. ``treatment-mean``: mean of wells, cosine, single-batch mechanisms dropped; the
-#: scheme of Ando et al. 2017 with the rule for treatments in several batches made explicit.
-PROTOCOLS = {protocol.name: protocol for protocol in (Protocol("treatment-mean"),)}
+#: The protocols known by name. ``treatment-mean``, the default, is the scheme of Ando et al. 2017 with its rule for
+#: treatments in several batches made explicit; ``strict`` is the same but asks such references too.
+PROTOCOLS = {
+    protocol.name: protocol for protocol in (Protocol("treatment-mean"), Protocol("strict", shared_batches="recompute"))
+}

@@ -8,8 +8,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from cytoclr.evaluate.intervals import bootstrap_score, compute_chance, permute_mechanisms
-from cytoclr.evaluate.matching import match_treatments
-from cytoclr.evaluate.protocols import Protocol
+from cytoclr.evaluate.matching import find_nearest, match_treatments
 from cytoclr.evaluate.treatments import AnnotatedTreatments
 from cytoclr.tables import MECHANISM, TREATMENT
 
@@ -26,7 +25,7 @@ class Matched:
         Queries and references.
     neighbours
         Row of each treatment's neighbour; -1 where there is none, or where the treatment was not asked.
-    cosines
+    similarities
         Their similarity; nan where there is none.
     unanswerable
         Names of the treatments without an admissible reference.
@@ -36,7 +35,7 @@ class Matched:
 
     treatments: AnnotatedTreatments
     neighbours: Int[np.ndarray, " treatment"]
-    cosines: Float[np.ndarray, " treatment"]
+    similarities: Float[np.ndarray, " treatment"]
     unanswerable: tuple[str, ...]
     dropped_mechanisms: tuple[str, ...] = ()
 
@@ -60,15 +59,40 @@ class Matched:
         match = frame.iloc[self.neighbours[self.answered]].reset_index(drop=True)
         match.columns = ["Match_Compound", "Match_Concentration", "Match_MoA"]
         table: pd.DataFrame = pd.concat([own, match], axis=1)
-        return table.assign(similarity=self.cosines[self.answered], correct=self.correct[self.answered])
+        return table.assign(similarity=self.similarities[self.answered], correct=self.correct[self.answered])
 
 
 def match_annotated(treatments: AnnotatedTreatments, *, across_batches: bool) -> Matched:
     """Find every treatment's neighbour of another compound; `across_batches`: and of other batches."""
-    batches = treatments.batches if across_batches else None
-    neighbours, cosines = match_treatments(treatments.features, treatments.compounds, batches=batches)
+    protocol = treatments.protocol
+    if across_batches and protocol.shared_batches == "recompute":
+        neighbours, similarities = _match_recomputed(treatments)
+    else:
+        batches = treatments.batches if across_batches else None
+        neighbours, similarities = match_treatments(
+            treatments.features, treatments.compounds, batches=batches, metric=protocol.metric
+        )
     names = tuple(name for name, row in zip(treatments.names, neighbours, strict=True) if row < 0)
-    return Matched(treatments, neighbours, cosines, names)
+    return Matched(treatments, neighbours, similarities, names)
+
+
+def _match_recomputed(
+    treatments: AnnotatedTreatments,
+) -> tuple[Int[np.ndarray, " treatment"], Float[np.ndarray, " treatment"]]:
+    """Match queries that lie in the same batches together, to references made without those batches."""
+    neighbours = np.full(len(treatments), -1)
+    similarities = np.full(len(treatments), np.nan)
+    compounds = treatments.compounds
+    for batches in np.unique(treatments.batches, axis=0):
+        queries = (treatments.batches == batches).all(axis=1)
+        references, exist = treatments.aggregate_without(batches)
+        neighbours[queries], similarities[queries] = find_nearest(
+            treatments.features[queries],
+            references,
+            (compounds[queries, None] == compounds) | ~exist,
+            metric=treatments.protocol.metric,
+        )
+    return neighbours, similarities
 
 
 def score_nsc(treatments: AnnotatedTreatments) -> Matched:
@@ -76,7 +100,7 @@ def score_nsc(treatments: AnnotatedTreatments) -> Matched:
     return match_annotated(treatments, across_batches=False)
 
 
-def score_nscb(treatments: AnnotatedTreatments, protocol: Protocol) -> tuple[Matched, Matched]:
+def score_nscb(treatments: AnnotatedTreatments) -> tuple[Matched, Matched]:
     """NSCB as `Protocol` defines it, and NSC on the same treatments.
 
     Returns
@@ -84,13 +108,13 @@ def score_nscb(treatments: AnnotatedTreatments, protocol: Protocol) -> tuple[Mat
     The second has the queries that NSCB answered, and NSCB's references: the two differ in nothing but the rule
     about batches, so the difference between them is what the batches cost.
     """
-    dropped = treatments.find_single_batch_mechanisms() if protocol.single_batch_mechanisms == "drop" else []
+    dropped = treatments.find_single_batch_mechanisms() if treatments.protocol.single_batch_mechanisms == "drop" else []
     kept = treatments.select(~treatments.frame[MECHANISM].isin(dropped).to_numpy())
     across = match_annotated(kept, across_batches=True)
     within = match_annotated(kept, across_batches=False)
     asked = np.where(across.answered, within.neighbours, -1)
-    first = Matched(kept, across.neighbours, across.cosines, across.unanswerable, tuple(dropped))
-    return first, Matched(kept, asked, within.cosines, (), tuple(dropped))
+    first = Matched(kept, across.neighbours, across.similarities, across.unanswerable, tuple(dropped))
+    return first, Matched(kept, asked, within.similarities, (), tuple(dropped))
 
 
 def summarise(matched: Matched, *, bootstraps: int, permutations: int, seed: int) -> dict[str, Any] | None:

@@ -26,14 +26,23 @@ class AnnotatedTreatments:
         Profiles, in the same order.
     batches
         Which batches a treatment has wells in.
+    batch_names
+        Name of each batch, in the order of the columns of `batches`.
     unannotated
         Names of the treatments that the mechanism table does not hold; they take no part.
+    wells
+        The treated wells, for profiles made without some batches.
+    protocol
+        By which the profiles were made.
     """
 
     frame: pd.DataFrame
     features: Float[np.ndarray, "treatment feature"]
     batches: Bool[np.ndarray, "treatment batch"]
+    batch_names: tuple[str, ...]
     unannotated: tuple[str, ...]
+    wells: pd.DataFrame
+    protocol: Protocol
 
     def __len__(self) -> int:
         """Count the treatments."""
@@ -58,6 +67,18 @@ class AnnotatedTreatments:
         """Keep some of the treatments."""
         frame = self.frame.loc[rows].reset_index(drop=True)
         return replace(self, frame=frame, features=self.features[rows], batches=self.batches[rows])
+
+    def aggregate_without(
+        self, batches: Bool[np.ndarray, " batch"]
+    ) -> tuple[Float[np.ndarray, "treatment feature"], Bool[np.ndarray, " treatment"]]:
+        """Profiles made of the wells in other batches; and which treatments have any (else the profile is nought)."""
+        refused = [name for name, is_in in zip(self.batch_names, batches, strict=True) if is_in]
+        wells = self.wells[~self.wells[self.protocol.batch].isin(refused)]
+        groups, values = reduce_features(wells, TREATMENT, order=WELL, statistic=self.protocol.aggregate)
+        order = pd.MultiIndex.from_frame(groups[TREATMENT]).get_indexer(pd.MultiIndex.from_frame(self.frame[TREATMENT]))
+        features = np.zeros_like(self.features)
+        features[order >= 0] = values[order[order >= 0]]
+        return features, order >= 0
 
     def find_single_batch_mechanisms(self) -> list[str]:
         """Names of the mechanisms all of whose wells lie in one batch, sorted."""
@@ -90,11 +111,19 @@ def annotate_treatments(wells: pd.DataFrame, mechanisms: pd.DataFrame, protocol:
             f"well profiles: all {len(wells):,} wells are untreated controls (negcon). Expected treated ones too."
         )
     groups, features = reduce_features(treated, TREATMENT, order=WELL, statistic=protocol.aggregate)
-    lies_in = treated.pivot_table(index=TREATMENT, columns=protocol.batch, aggfunc="size", fill_value=0).to_numpy() > 0
+    lies_in = treated.pivot_table(index=TREATMENT, columns=protocol.batch, aggfunc="size", fill_value=0)
     frame = join_mechanisms(groups[TREATMENT], mechanisms)
     has = frame[MECHANISM].notna().to_numpy()
-    unannotated = tuple(treatment_names(frame.loc[~has]))
-    return AnnotatedTreatments(frame, features, lies_in, unannotated).select(has)
+    everything = AnnotatedTreatments(
+        frame=frame,
+        features=features,
+        batches=lies_in.to_numpy() > 0,
+        batch_names=tuple(lies_in.columns),
+        unannotated=tuple(treatment_names(frame.loc[~has])),
+        wells=treated,
+        protocol=protocol,
+    )
+    return everything.select(has)
 
 
 def join_mechanisms(frame: pd.DataFrame, mechanisms: pd.DataFrame) -> pd.DataFrame:
