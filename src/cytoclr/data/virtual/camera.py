@@ -24,11 +24,13 @@ _READ_NOISE = 12.0
 class Conditions:
     """What a well meets besides its treatment: microscope, staining, growth and segmentation.
 
-    Arrays of three hold one value a channel; `tilt` is the slope of the light across the field along x and y;
-    `offset_px` is how far a segmentation's centres lie from the true ones.
+    Arrays of three hold one value a channel; `gamma` bends the relation of light to stain; `tilt` is
+    the slope of the light across the field along x and y; `offset_px` is how far a segmentation's centres lie from
+    the true ones.
     """
 
     gain: Float[np.ndarray, " channel"]
+    gamma: Float[np.ndarray, " channel"]
     background: Float[np.ndarray, " channel"]
     tilt: Float[np.ndarray, "channel axis"]
     vignette: float
@@ -64,19 +66,21 @@ def draw_conditions(
     slope = (of_plate[12] * row + of_plate[13] * column) / 2
     position = strength["position"] * np.array([edge, slope])
 
-    stain = strength["stain"] * (0.38 * of_batch[:3] + 0.12 * of_plate[:3] + 0.10 * of_well[:3])
+    stain = strength["stain"] * (0.38 * of_batch[:3] + 0.12 * of_plate[:3] + 0.32 * of_well[:3])
     stain = stain + 0.15 * position.sum()
-    haze = strength["background"] * (0.35 * of_batch[3:6] + 0.10 * of_plate[3:6] + 0.08 * of_well[3:6])
-    focus = strength["focus"] * (0.45 * of_batch[6] + 0.20 * of_plate[6] + 0.15 * of_well[6])
-    focus_of_channel = focus + strength["focus"] * 0.15 * of_batch[7:10]
-    crowd = strength["density"] * (0.28 * of_batch[10] + 0.10 * of_plate[10] + 0.20 * of_well[10])
+    saturation = strength["stain"] * (0.14 * of_batch[28:31] + 0.14 * of_well[10:13])
+    haze = strength["background"] * (0.35 * of_batch[3:6] + 0.10 * of_plate[3:6] + 0.22 * of_well[3:6])
+    focus = strength["focus"] * (0.28 * of_batch[6] + 0.12 * of_plate[6] + 0.22 * of_well[6])
+    focus_of_channel = focus + strength["focus"] * 0.10 * of_batch[7:10]
+    crowd = strength["density"] * (0.28 * of_batch[10] + 0.10 * of_plate[10] + 0.30 * of_well[13])
     passage = strength["passage"] * of_batch[14:20]
     return Conditions(
         gain=np.exp(stain),
+        gamma=np.exp(np.clip(saturation, -0.4, 0.4)),
         background=_BACKGROUND * np.exp(haze),
         tilt=strength["illumination"] * 0.16 * (of_batch[20:26] + 0.3 * of_plate[20:26]).reshape(3, 2),
         vignette=strength["illumination"] * min(abs(0.25 + 0.1 * of_batch[26]), 0.5),
-        blur_px=0.75 * np.exp(np.clip(focus_of_channel, -0.2, 0.9)),
+        blur_px=0.75 * np.exp(np.clip(focus_of_channel, -0.2, 0.6)),
         electrons_per_unit=_ELECTRONS_PER_UNIT * float(np.exp(0.5 * strength["noise"] * of_batch[27])),
         density=float(np.clip(np.exp(crowd - 0.25 * position[0] + 0.15 * position[1]), 0.3, 1.9)),
         shifts={
@@ -102,6 +106,8 @@ def expose(
     image = np.empty(light.shape, dtype=np.uint16)
     for channel, pixels in enumerate(light):
         sharp = ndimage.gaussian_filter(pixels, float(conditions.blur_px[channel]), truncate=3.0)
+        # what is stained strongly may be stained more or less than in proportion
+        sharp **= np.float32(conditions.gamma[channel])
         # what lies out of the focal plane: a faint, wide halo
         halo = ndimage.uniform_filter(ndimage.uniform_filter(sharp, 25), 25)
         across, down = conditions.tilt[channel].astype(np.float32)

@@ -32,8 +32,8 @@ def paint_field(
     tubulin *= 1 - 0.25 * np.minimum(dna, 1.0)
     actin = _paint_actin(rng, cells, labels, depth)
     areas = np.bincount(labels.ravel(), minlength=len(cells) + 1)[1:]
-    # a cell that is spread wide is thin
-    thick = np.clip(np.sqrt(1500.0 / np.maximum(areas, 300)), 0.6, 1.6)
+    # a cell has so much protein: spread wide it is thin
+    thick = np.clip(1500.0 / np.maximum(areas, 300), 0.5, 2.0)
     tubulin = _even_out(tubulin, labels, cells.brightness[1] * thick)
     actin = _even_out(actin, labels, cells.brightness[2] * thick)
     actin += _paint_filopodia(rng, cells, field_size_px)
@@ -150,24 +150,26 @@ def _draw_nuclear_parts(rng: np.random.Generator, cells: Population) -> Float[np
     parts: list[tuple[float, ...]] = []
     for cell in range(len(cells)):
         x, y, angle = cells.x[cell], cells.y[cell], cells.angle[cell] + rng.normal(0.0, 0.3)
-        radius, bright = cells.traits["nucleus_radius_px"][cell], cells.brightness[0, cell]
+        radius = cells.traits["nucleus_radius_px"][cell]
+        # a nucleus has so much DNA: swollen it is dim
+        bright = cells.brightness[0, cell] * np.clip((9.5 / radius) ** 1.5, 0.5, 1.6)
         elongation, state = cells.traits["nucleus_elongation"][cell], cells.state[cell]
         cos, sin = np.cos(angle), np.sin(angle)
         if state == _METAPHASE:
-            parts.append((cell, x, y, 0.55 * radius, rng.uniform(2.6, 3.6), angle, 1.9 * bright, 0))
+            parts.append((cell, x, y, 0.55 * radius, rng.uniform(2.6, 3.6), angle, 1.6 * bright, 0))
         elif state == _ANAPHASE:
             apart = rng.uniform(0.45, 0.85) * radius
             for side in (-apart, apart):
-                parts.append((cell, x - sin * side, y + cos * side, 0.42 * radius, 2.6, angle, 1.8 * bright, 0))
+                parts.append((cell, x - sin * side, y + cos * side, 0.42 * radius, 2.6, angle, 1.6 * bright, 0))
         elif state == _MONOPOLAR:
             for turn in np.linspace(0, 2 * np.pi, 9, endpoint=False) + rng.uniform(-0.25, 0.25, 9):
                 reach = radius * rng.uniform(0.45, 0.62)
                 place = (x + np.cos(turn) * reach, y + np.sin(turn) * reach)
-                parts.append((cell, *place, 0.3 * radius, rng.uniform(1.2, 2.0), turn, 1.6 * bright, 0))
+                parts.append((cell, *place, 0.3 * radius, rng.uniform(1.2, 2.0), turn, 1.4 * bright, 0))
         elif state == _APOPTOTIC:
             for _ in range(rng.integers(2, 6)):
                 place = (x + rng.normal(0, 0.35) * radius, y + rng.normal(0, 0.35) * radius)
-                parts.append((cell, *place, rng.uniform(0.18, 0.38) * radius, 1.1, angle, 2.3 * bright, 0))
+                parts.append((cell, *place, rng.uniform(0.18, 0.38) * radius, 1.1, angle, 1.9 * bright, 0))
         elif (kind := rng.random()) < cells.traits["fragmented"][cell]:
             for _ in range(rng.integers(3, 7)):
                 reach, turn = radius * rng.uniform(0.2, 0.95), rng.uniform(0, 2 * np.pi)
@@ -177,7 +179,7 @@ def _draw_nuclear_parts(rng: np.random.Generator, cells: Population) -> Float[np
             count = rng.integers(2, 4)
             for turn in angle + np.arange(count) * (2 * np.pi / count) + rng.normal(0, 0.2, count):
                 place = (x + np.cos(turn) * 0.72 * radius, y + np.sin(turn) * 0.72 * radius)
-                parts.append((cell, *place, rng.uniform(0.62, 0.8) * radius, elongation, turn + 1.6, bright, 1))
+                parts.append((cell, *place, rng.uniform(0.58, 0.74) * radius, elongation, turn + 1.6, bright, 1))
         else:
             parts.append((cell, x, y, radius, elongation, angle, bright, 1))
     return np.array(parts, dtype=np.float64).reshape(len(parts), 8)

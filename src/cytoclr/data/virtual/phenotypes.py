@@ -124,7 +124,7 @@ MECHANISMS: Mapping[str, Mapping[str, float]] = MappingProxyType(
             "apoptotic": 0.03,
         },
         "Epithelial": {
-            "clustering": 0.25,
+            "clustering": 0.12,
             "junction": 0.8,
             "spikiness": -0.7,
             "stress_fibres": -0.4,

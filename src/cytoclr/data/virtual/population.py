@@ -15,7 +15,7 @@ MARGIN_PX = 24.0
 STATES = ("interphase", "metaphase", "anaphase", "monopolar", "apoptotic")
 #: Radius of a rounded cell relative to a spread one, and how much brighter its cytoplasm is, by state.
 _ROUNDED = np.array([1.0, 0.58, 0.66, 0.58, 0.42], dtype=np.float32)
-_BRIGHTER = np.array([1.0, 1.8, 1.7, 1.8, 2.0], dtype=np.float32)
+_BRIGHTER = np.array([1.0, 1.2, 1.2, 1.2, 1.2], dtype=np.float32)
 #: Cells closer than this part of the usual distance are not placed.
 _CLOSEST = 0.66
 _TRIES = 12
