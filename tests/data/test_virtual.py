@@ -11,6 +11,7 @@ from cytoclr.config import NUISANCES, VirtualSettings
 from cytoclr.data.virtual import CONTROL, POSITIVE_CONTROL, VirtualScreen, simulate_field, simulate_screen
 from cytoclr.data.virtual.camera import draw_conditions
 from cytoclr.data.virtual.layout import plan_compounds, plan_wells
+from cytoclr.data.virtual.paint import paint_field
 from cytoclr.data.virtual.phenotypes import MECHANISMS, TRAITS, shift_traits
 from cytoclr.data.virtual.population import draw_population
 from cytoclr.errors import MachineError, SettingsError
@@ -283,6 +284,12 @@ class TestPainting:
         top = np.percentile(image, 99.9, axis=(1, 2))
         assert (top > 3000).all()
         assert (top < 30000).all()
+
+    def test_no_light_is_negative(self) -> None:
+        traits = shift_traits(MECHANISMS["Microtubule destabilizers"])
+        for seed in range(3):
+            cells = draw_population(np.random.default_rng(seed), traits, field_size_px=256, mean_cells=14.0)
+            assert paint_field(np.random.default_rng(seed), cells, 256).min() >= 0.0
 
     def test_more_cells_are_placed_where_more_are_asked_for(self) -> None:
         few = np.mean([len(untreated_field(seed, cells_per_site=6)[1]) for seed in range(8)])

@@ -107,7 +107,7 @@ def expose(
     for channel, pixels in enumerate(light):
         sharp = ndimage.gaussian_filter(pixels, float(conditions.blur_px[channel]), truncate=3.0)
         # what is stained strongly may be stained more or less than in proportion
-        sharp **= np.float32(conditions.gamma[channel])
+        sharp = np.maximum(sharp, 0.0) ** np.float32(conditions.gamma[channel])
         # what lies out of the focal plane: a faint, wide halo
         halo = ndimage.uniform_filter(ndimage.uniform_filter(sharp, 25), 25)
         across, down = conditions.tilt[channel].astype(np.float32)

@@ -332,7 +332,7 @@ def _paint_tubulin(
     network = _splat(points_x.ravel(), points_y.ravel(), weight.ravel(), size)
     network += _paint_aggregates(rng, cells, labels)
 
-    free = np.sqrt(depth) * (1 + 0.25 * _draw_noise(rng, 0, size))
+    free = np.sqrt(depth) * np.maximum(1 + 0.25 * _draw_noise(rng, 0, size), 0.0)
     amount = np.concatenate([[0.0], np.minimum(cells.traits["tubulin_diffuse"], 0.95)]).astype(np.float32)
     even = np.ones(len(cells), dtype=np.float32)
     share = amount[labels]
