@@ -197,7 +197,9 @@ class _Run:
         self.stages = StageFolder(folder)
 
     def begin(self) -> None:
-        """Write down what is about to be done, and where."""
+        """Refuse what would only be found out at the end; write down what is about to be done, and where."""
+        if self._virtual is None:
+            _ = self._mechanisms
         write_text(self.folder / "config.yaml", dump_settings(self.settings))
         write_json(self.folder / "provenance.json", _describe_machine())
 

@@ -1,0 +1,165 @@
+"""The command line as a user meets it: wrong inputs get one sentence and the right exit code."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tifffile
+
+
+def cytoclr(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cytoclr", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+@pytest.fixture
+def config(tiny_screen: Path) -> Path:
+    """A config for the crops of the tiny screen."""
+    (tiny_screen / "moa.csv").write_text("compound,concentration,moa\nNA,0.3,DNA damage\n")
+    path = tiny_screen / "config.yaml"
+    path.write_text(
+        "screen: {reader: bbbc021, image_table: image.csv, images: images}\n"
+        "crop: {size_px: 16, locations: locations.csv}\n"
+        "evaluate: {mechanisms: moa.csv}\n"
+    )
+    return path
+
+
+def test_help_answers_at_once_without_heavy_imports() -> None:
+    code = "import sys\nfrom cytoclr.cli import app\napp(['--help'], standalone_mode=False)"
+    heavy = "{'torch', 'pandas', 'numpy', 'pydantic', 'sklearn'}"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nprint({heavy} & set(sys.modules))"], capture_output=True, text=True
+    )
+    assert "report" in done.stdout
+    assert done.stdout.strip().endswith("set()")
+
+
+def test_crop_writes_the_crops_and_a_second_call_leaves_them(config: Path) -> None:
+    out = config.parent / "run"
+    first = cytoclr("crop", config, "--out", out)
+    assert first.returncode == 0, first.stderr
+    assert "left out: 8 crop crosses the border" in first.stderr.replace("\n", " ")
+    began_s = (out / "crops/Week1_101.npy").stat().st_mtime
+    time.sleep(0.05)
+    assert cytoclr("crop", config, "--out", out).returncode == 0
+    assert (out / "crops/Week1_101.npy").stat().st_mtime == began_s
+    manifest = json.loads((out / "manifests/crop.json").read_text())
+    assert manifest["report"]["num_cells"] == 16
+
+
+def misspell_a_key(folder: Path) -> None:
+    (folder / "config.yaml").write_text("crop: {sise_px: 16}")
+
+
+def lose_an_image(folder: Path) -> None:
+    (folder / "images/Week1/Week1_101/Week1_101_B02_s1_w1.tif").unlink()
+
+
+def halve_an_image(folder: Path) -> None:
+    path = folder / "images/Week1/Week1_101/Week1_101_B02_s1_w1.tif"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def give_a_well_two_compounds(folder: Path) -> None:
+    path = folder / "image.csv"
+    path.write_text(path.read_text().replace("DMSO,0", "taxol,0", 1))
+
+
+def lose_the_table(folder: Path) -> None:
+    (folder / "image.csv").unlink()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "code", "sentence"),
+    [
+        (misspell_a_key, 2, "config.yaml:1: crop.sise_px is not a setting. Did you mean size_px?"),
+        (lose_an_image, 3, "1 of 8 sites lack an image file, first: Week1_101 B02 s1 (DAPI)"),
+        (halve_an_image, 3, "Week1_101_B02_s1_w1.tif: "),
+        (give_a_well_two_compounds, 3, "1 well has more than one treatment, first: Week1_101 B02 (taxol and DMSO)"),
+        (lose_the_table, 3, "image.csv: no such file"),
+    ],
+)
+def test_wrong_input_gets_one_sentence_and_its_exit_code(
+    config: Path, break_it: Callable[[Path], None], code: int, sentence: str
+) -> None:
+    break_it(config.parent)
+    done = cytoclr("crop", config, "--out", config.parent / "run")
+    assert done.returncode == code, done.stderr
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_mechanism_table_is_refused_before_hours_are_spent(config: Path) -> None:
+    (config.parent / "moa.csv").write_text("compound,concentration,moa\n")
+    done = cytoclr("run", config, "--out", config.parent / "run")
+    assert done.returncode == 3
+    assert "moa.csv: the mechanism table has no rows" in done.stderr
+    assert not (config.parent / "run" / "crops").exists()
+
+
+def test_skip_missing_lists_what_is_left_out(config: Path) -> None:
+    next((config.parent / "images").rglob("*B02_s1_w1*")).unlink()
+    done = cytoclr("crop", config, "--out", config.parent / "run", "--skip-missing")
+    assert done.returncode == 0, done.stderr
+    assert "no image file: DAPI" in (config.parent / "run" / "left_out.csv").read_text()
+
+
+def test_a_folder_that_is_not_a_run_is_left_alone(config: Path) -> None:
+    out = config.parent / "images"
+    done = cytoclr("crop", config, "--out", out)
+    assert done.returncode == 2
+    assert "exists and is not a run folder" in done.stderr
+    assert sorted(entry.name for entry in out.iterdir()) == ["Week1", "Week2"]
+
+
+def test_a_bad_change_is_refused(config: Path) -> None:
+    done = cytoclr("crop", config, "--set", "train.epochs")
+    assert done.returncode == 2
+    assert "expected KEY=VALUE" in done.stderr
+
+
+def test_images_of_other_depth_on_another_plate_are_refused(config: Path) -> None:
+    for path in (config.parent / "images/Week2").rglob("*.tif"):
+        tifffile.imwrite(path, tifffile.imread(path).astype("uint8"))
+    done = cytoclr("crop", config, "--out", config.parent / "run")
+    assert done.returncode == 3
+    assert "plates differ in type" in done.stderr
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("normalise", "nsc", "nscb"), [("plate-zscore", 84, 67), ("none", 51, 30)])
+def test_published_profiles_get_their_known_scores(
+    real_data: Path, tmp_path: Path, normalise: str, nsc: int, nscb: int
+) -> None:
+    folder = real_data / "bbbc021"
+    done = cytoclr(
+        "evaluate",
+        "--profiles", folder / "profiles/ljosa_jbiomolscreen_2013_per_well_mean.csv.gz",
+        "--screen", folder / "metadata/BBBC021_v1_image.csv.gz",
+        "--mechanisms", folder / "metadata/BBBC021_v1_moa.csv",
+        "--normalise", normalise,
+        "--out", tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["protocol"]["name"] == "treatment-mean"
+    assert (scores["nsc"]["correct"], scores["nsc"]["total"]) == (nsc, 103)
+    assert (scores["nscb"]["correct"], scores["nscb"]["total"]) == (nscb, 92)
+
+
+def test_evaluating_a_table_never_loads_torch() -> None:
+    modules = "cytoclr.data.stage, cytoclr.profiles, cytoclr.evaluate, cytoclr.report, cytoclr.pipeline"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_profiles_need_their_screen_and_mechanisms(tmp_path: Path) -> None:
+    done = cytoclr("evaluate", "--profiles", tmp_path / "wells.csv")
+    assert done.returncode == 2
+    assert "--profiles needs --screen" in done.stderr
