@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cytoclr.config import ReportSettings
 from cytoclr.data.crops import CropStore, Shard, open_shard, shard_name, write_crop_manifest
-from cytoclr.report import ReportInputs
+from cytoclr.report import ReportInputs, write_report
 
 MECHANISMS = [
     "Actin disruptors",
@@ -230,3 +231,11 @@ def hostile_inputs(tmp_path_factory: pytest.TempPathFactory) -> ReportInputs:
     names = [f"{HOSTILE[i % len(HOSTILE)]}{i}" for i in range(16)]
     kinds = [HOSTILE[0], HOSTILE[1], HOSTILE[3], HOSTILE[5]]
     return make_inputs(tmp_path_factory.mktemp("hostile"), compounds=names, mechanism_names=kinds, cells_per_well=4)
+
+
+@pytest.fixture(scope="session")
+def report_path(tmp_path_factory: pytest.TempPathFactory, inputs: ReportInputs) -> Path:
+    """The report of `inputs`."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(path, inputs, ReportSettings(), seed=0)
+    return path

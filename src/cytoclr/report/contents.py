@@ -1,7 +1,7 @@
 """What the page shows: the facts its template states, and the data its script draws."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,12 +94,13 @@ def collect_facts(inputs: ReportInputs, settings: ReportSettings, *, seed: int) 
 def collect_data(inputs: ReportInputs, settings: ReportSettings, *, seed: int, progress: Progress) -> dict[str, Any]:
     """Collect what the script draws: points, maps, cells, matches and the training's course."""
     progress.start("report", 3, "parts")
+    inputs = replace(inputs, treatments=_leave_out_controls(inputs))
     treatments, wells = _list_treatments(inputs), _list_wells(inputs)
     layouts = {}
     for level, frame in (("treatments", inputs.treatments), ("wells", inputs.wells)):
         features = feature_matrix(frame)
         if not np.isfinite(features).all():
-            raise DataError(f"{level} profiles hold values that are not finite. Run the profile stage again.")
+            raise DataError(f"The profiles of {level} hold values that are not finite. Run the profile stage again.")
         layouts[level] = [
             _layout_json(layout) for layout in lay_out_profiles(features, neighbours=settings.neighbours, seed=seed)
         ]
@@ -173,6 +174,13 @@ def _mechanisms_of(frame: pd.DataFrame, mechanisms: pd.DataFrame | None) -> np.n
     return result
 
 
+def _leave_out_controls(inputs: ReportInputs) -> pd.DataFrame:
+    """Leave the untreated out of the treatments: profiles are measured from them, so theirs points nowhere."""
+    untreated = inputs.wells.loc[inputs.wells["Metadata_control_type"] == "negcon", TREATMENT].drop_duplicates()
+    marked = inputs.treatments[TREATMENT].merge(untreated, on=TREATMENT, how="left", indicator=True)["_merge"]
+    return inputs.treatments[(marked == "left_only").to_numpy()]
+
+
 def _list_wells(inputs: ReportInputs) -> list[dict[str, Any]]:
     wells = inputs.wells
     names = treatment_names(wells)
@@ -196,9 +204,8 @@ def _list_wells(inputs: ReportInputs) -> list[dict[str, Any]]:
 def _list_treatments(inputs: ReportInputs) -> list[dict[str, Any]]:
     treatments = inputs.treatments
     about = inputs.wells.groupby(TREATMENT).agg(
-        batches=("Metadata_Batch", "unique"),
-        plates=("Metadata_Plate", "unique"),
-        control=("Metadata_control_type", lambda kinds: bool((kinds == "negcon").all())),
+        batch=("Metadata_Batch", _one_or_several),
+        plate=("Metadata_Plate", _one_or_several),
     )
     rows = []
     names, mechanisms = treatment_names(treatments), _mechanisms_of(treatments, inputs.mechanisms)
@@ -212,16 +219,15 @@ def _list_treatments(inputs: ReportInputs) -> list[dict[str, Any]]:
                 "name": name,
                 "compound": row["Metadata_Compound"],
                 "mechanism": mechanism,
-                "batch": _one_or_several(of["batches"]),
-                "plate": _one_or_several(of["plates"]),
-                "control": bool(of["control"]),
+                "batch": of["batch"],
+                "plate": of["plate"],
             }
         )
     return rows
 
 
-def _one_or_several(names: Sequence[str]) -> str:
-    return str(names[0]) if len(names) == 1 else "several"
+def _one_or_several(names: pd.Series) -> str:
+    return str(names.iloc[0]) if (names == names.iloc[0]).all() else "several"
 
 
 def _treatment_numbers(treatments: pd.DataFrame) -> dict[tuple[str, float], int]:

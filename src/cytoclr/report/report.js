@@ -85,7 +85,7 @@ const matchOf = Object.fromEntries(
   answered.map((score) => [score, new Map(matches[score].map((match) => [match.treatment, match]))]),
 );
 
-const treatmentOf = (point) => ("treatment" in point ? data.treatments[point.treatment] : point);
+const treatmentOf = (point) => (point.well ? data.treatments[point.treatment] : point);
 const verdictOf = (right) => make("span", { class: right ? "right" : "wrong" }, right ? "✓ right" : "✗ wrong");
 
 // ---- groups of points: colour and shape ----
@@ -316,12 +316,12 @@ function showPoint(number) {
 }
 
 function describePoint(point) {
-  const place = point.well ? `${point.plate}, well ${point.well}` : `plate: ${point.plate}`;
   const mechanism = GROUPINGS.mechanism.of(point);
-  const about = mechanism === UNKNOWN ? [] : [named(mechanism), " · "];
+  const place = point.well ? [named(point.plate), " · well ", named(point.well)] : [named(point.batch)];
+  const about = mechanism === UNKNOWN ? place : [named(mechanism), " · ", ...place];
   return [
     make("h4", {}, named(point.name)),
-    make("p", { class: "about" }, ...about, "batch: ", named(point.batch), " · ", named(place)),
+    make("p", { class: "about" }, ...about),
     point.cells.length ? makeCells(point.cells, 4, point.name) : make("p", { class: "about" }, "No cells of it are in this file."),
   ];
 }

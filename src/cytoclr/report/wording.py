@@ -33,7 +33,7 @@ FEATURES = {
 }
 
 
-def format_count(value: float) -> str:
+def format_count(value: int | float) -> str:
     """Write a whole number with commas.
 
     >>> format_count(8064)
@@ -54,7 +54,7 @@ def format_percent(value: float) -> str:
 def format_interval(interval: Sequence[float]) -> str:
     """Write an interval of shares in whole percents.
 
-    >>> format_interval([0.712, 0.905])
+    >>> format_interval([0.712, 0.906])
     '71–91\\xa0%'
     """
     low, high = interval
@@ -132,10 +132,12 @@ def describe_protocol(scores: Mapping[str, Any]) -> list[str]:
     if (same := scores.get("nsc_on_nscb_treatments")) and scores.get("drop") is not None:
         sentences.append(
             f"On the treatments of NSCB, NSC is {same['correct']} of {same['total']} "
-            f"({format_percent(same['score'])}): asking for another batch costs {100 * scores['drop']:.1f} points."
+            f"({format_percent(same['score'])}); "
+            f"NSCB lies {100 * abs(scores['drop']):.1f} points {'below' if scores['drop'] > 0 else 'above'} it."
         )
     sentences.append(
-        "Intervals are 95\N{NO-BREAK SPACE}% by bootstrap over compounds; chance deals the mechanisms out over the compounds at random."
+        "Intervals are 95\N{NO-BREAK SPACE}% by bootstrap over compounds; chance deals the mechanisms out over the "
+        "compounds at random."
     )
     return sentences
 
@@ -158,5 +160,5 @@ def describe_training(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
     return sentences
 
 
-def _epochs(count: float) -> str:
-    return f"{count:.0f} epoch{'s' * (count != 1)}"
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'s' * (count != 1)}"

@@ -1,0 +1,153 @@
+"""The page in a real browser, opened from a file, as a reader opens it."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cytoclr.config import ReportSettings
+from cytoclr.report import ReportInputs, write_report
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["playwright.Browser"]:
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Reader:
+    """Someone who opens the page, and notes whatever it says or asks for."""
+
+    def __init__(self, browser: "playwright.Browser", path: Path, **context: object) -> None:
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page = browser.new_page(viewport={"width": 1280, "height": 900}, **context)
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector("#map-plot .points path")
+
+    def outside_requests(self) -> list[str]:
+        return [url for url in self.requests if not url.startswith(("file:", "data:"))]
+
+    def fills(self) -> set[str]:
+        return set(self.page.eval_on_selector_all("#map-plot .points path", "all => all.map(one => one.style.fill)"))
+
+
+@pytest.fixture
+def reader(browser: "playwright.Browser", report_path: Path) -> Iterator[Reader]:
+    reader = Reader(browser, report_path)
+    yield reader
+    reader.page.close()
+    assert reader.complaints == []
+    assert reader.outside_requests() == []
+
+
+def test_points_are_drawn_and_change_with_level_and_layout(reader: Reader, inputs: ReportInputs) -> None:
+    points = reader.page.locator("#map-plot .points path")
+    num_treatments = len(inputs.treatments) - 1  # without the untreated
+    assert points.count() == num_treatments + 2  # and two rings
+    before = points.first.get_attribute("transform")
+    reader.page.get_by_role("button", name="PCA").click()
+    assert points.first.get_attribute("transform") != before
+    reader.page.get_by_role("button", name="Wells").click()
+    assert points.count() == len(inputs.wells) + 1
+
+
+def test_colours_change(reader: Reader) -> None:
+    by_mechanism = reader.fills()
+    reader.page.get_by_label("Colour").select_option("batch")
+    by_batch = reader.fills()
+    assert len(by_batch) < len(by_mechanism)
+    reader.page.get_by_label("Colour").select_option("nscb")
+    legend = reader.page.locator("#map-legend button").all_text_contents()
+    assert legend == ["right", "wrong"]
+
+
+def test_pointing_shows_cells(reader: Reader) -> None:
+    page = reader.page
+    page.locator("#map-plot").scroll_into_view_if_needed()
+    shown = set()
+    for place in (0, 9, 30):
+        box = page.locator("#map-plot .points path").nth(place).bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.wait_for_timeout(200)
+        shown.add(page.locator("#map-details h4").first.text_content())
+    assert len(shown) == 3
+    lit = (
+        "one => one.getContext('2d').getImageData(0, 0, one.width, one.height).data.some((v, i) => i % 4 < 3 && v > 40)"
+    )
+    assert page.locator("#map-details canvas").first.evaluate(lit)
+
+
+def test_the_legend_shows_a_group_alone(reader: Reader) -> None:
+    button = reader.page.locator("#map-legend button").first
+    button.click()
+    pressed = reader.page.locator("#map-legend button[aria-pressed=true]")
+    assert pressed.count() == 1
+    faint = "all => all.filter(one => Number(one.style.opacity) < 0.5).length"
+    assert reader.page.eval_on_selector_all("#map-plot .scatterlayer .trace", faint) == 5
+    assert button.evaluate("one => one === document.activeElement")
+    button.press("Enter")
+    assert pressed.count() == 6
+
+
+def test_the_matrix_counts_and_selects(reader: Reader, inputs: ReportInputs) -> None:
+    page = reader.page
+    for label, score in (("(NSC)", "nsc"), ("(NSCB)", "nscb")):
+        page.get_by_role("button", name=label).click()
+        counts = [int(text) for text in page.locator("#confusion td button").all_text_contents()]
+        assert sum(counts) == inputs.scores[score]["total"]
+        assert page.locator("#matches tbody .right").count() == inputs.scores[score]["correct"]
+    page.locator("#confusion td button").first.click()
+    assert page.locator("#matches tbody tr").count() == counts[0]
+    page.get_by_role("button", name="Show all").click()
+    assert page.locator("#matches tbody tr").count() == sum(counts)
+
+
+def test_the_table_sorts(reader: Reader) -> None:
+    page = reader.page
+    for order in ("ascending", "descending"):
+        page.get_by_role("button", name="Similarity").click()
+        assert page.locator("#matches th[aria-sort]").get_attribute("aria-sort") == order
+        values = [float(text) for text in page.locator("#matches td.number").all_text_contents()]
+        assert values == sorted(values, reverse=order == "descending")
+
+
+def test_hostile_names_stay_text(browser: "playwright.Browser", tmp_path: Path, hostile_inputs: ReportInputs) -> None:
+    path = tmp_path / "report.html"
+    write_report(path, hostile_inputs, ReportSettings(title="<b>T</b>"), seed=0)
+    reader = Reader(browser, path)
+    page = reader.page
+    page.get_by_label("Colour").select_option("compound")
+    page.get_by_role("button", name="Wells").click()
+    legend = set(page.locator("#map-legend button").all_text_contents())
+    assert legend == set(hostile_inputs.treatments["Metadata_Compound"]) - {"DMSO"} | {"untreated"}
+    assert page.locator("main b, main script, main br").count() == 0
+    assert page.locator("h1").text_content() == "<b>T</b>"
+    assert reader.complaints == []
+    page.close()
+
+
+@pytest.mark.parametrize("context", [{"color_scheme": "dark"}, {"is_mobile": True, "has_touch": True}])
+def test_nothing_is_wider_than_the_screen(browser: "playwright.Browser", report_path: Path, context: dict) -> None:
+    reader = Reader(browser, report_path, **context)
+    for width in (1280, 390):
+        reader.page.set_viewport_size({"width": width, "height": 800})
+        reader.page.wait_for_timeout(300)
+        assert reader.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert reader.complaints == []
+    reader.page.close()
