@@ -71,6 +71,10 @@ class CropStore:
         self._low = np.array([shard.low for shard in self.shards], dtype=np.float32)
         self._high = np.array([shard.high for shard in self.shards], dtype=np.float32)
 
+    def __reduce__(self) -> tuple[type["CropStore"], tuple[Path]]:
+        """Reach another process as the folder's name, not as every crop in it."""
+        return CropStore, (self.folder,)
+
     def _open(self, shard: Shard) -> np.ndarray:
         path = self.folder / shard.file
         expected = (shard.num_cells, len(self.channels), self.size_px, self.size_px)

@@ -22,7 +22,7 @@ Minibatch = tuple[Int[Tensor, " cell"], Float[Tensor, "cell channel height width
 
 def split_wells(
     cells: pd.DataFrame, fraction: float, *, seed: int
-) -> tuple[Int[np.ndarray, " cell"], Int[np.ndarray, " cell"]]:
+) -> tuple[Int[np.ndarray, " trained_cell"], Int[np.ndarray, " validated_cell"]]:
     """Divide the cells into those to train on and those to validate on, whole wells at a time.
 
     Parameters

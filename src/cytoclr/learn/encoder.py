@@ -127,11 +127,22 @@ def _build_timm(name: str, num_channels: int, view_size_px: int, pretrained: boo
         )
     except OSError as error:
         raise MachineError(
-            f"timm's weights of {name} cannot be fetched ({error}). Go online, or set pretrained: false."
+            f"timm's weights of {name} cannot be fetched ({error}). Go online, or set train.pretrained: false."
         ) from error
     except (AssertionError, ValueError, TypeError) as error:
-        raise SettingsError(f"train.backbone: {name} does not take views of {view_size_px} px ({error}).") from error
-    return network
+        raise _refuse_size(name, view_size_px, error) from error
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, num_channels, view_size_px, view_size_px))
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise _refuse_size(name, view_size_px, error) from error
+    return network.train()
+
+
+def _refuse_size(name: str, view_size_px: int, error: Exception) -> SettingsError:
+    return SettingsError(
+        f"train.view_size_px: {name} does not take views of {view_size_px} px ({error}). Choose another size."
+    )
 
 
 def build_projection(num_features: int, hidden: int, num_outputs: int) -> nn.Module:

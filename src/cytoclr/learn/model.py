@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -238,15 +238,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def _parse_description(values: dict[str, Any], source: Path) -> ModelDescription:
     try:
         known = {field.name: values[field.name] for field in fields(ModelDescription)}
-        description = ModelDescription(**known)
+        lists = {name: tuple(known[name]) for name in ("channels", "wells_trained", "wells_validated")}
+        return ModelDescription(**{**known, **lists})
     except (KeyError, TypeError) as error:
-        raise DamagedError(f"{source}: no description of a model ({error} is missing). Train again.") from error
-    return replace(
-        description,
-        channels=tuple(description.channels),
-        wells_trained=tuple(description.wells_trained),
-        wells_validated=tuple(description.wells_validated),
-    )
+        raise DamagedError(f"{source}: no description of a model ({error}). Train again.") from error
 
 
 def _write_card(about: ModelDescription) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cytoclr.errors import DataError
@@ -82,7 +82,7 @@ def _hold_out_wells(cells: pd.DataFrame, fraction: float, seed: int) -> np.ndarr
     return marked
 
 
-def _build_classifier(name: str, seed: int) -> RandomForestClassifier | LogisticRegression:
+def _build_classifier(name: str, seed: int) -> RandomForestClassifier | Pipeline:
     state = derive_seed(seed, "probe") % 2**32
     if name == "random-forest":
         return RandomForestClassifier(100, min_samples_leaf=2, class_weight="balanced", random_state=state)

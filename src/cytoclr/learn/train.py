@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -164,8 +164,8 @@ class Plan:
     folder: Path
     seed: int
     place: torch.device
-    rows_trained: Int[np.ndarray, " cell"]
-    rows_validated: Int[np.ndarray, " cell"]
+    rows_trained: Int[np.ndarray, " trained_cell"]
+    rows_validated: Int[np.ndarray, " validated_cell"]
     treatments: Int[np.ndarray, " cell"]
     wells_trained: tuple[str, ...]
     wells_validated: tuple[str, ...]
@@ -382,7 +382,7 @@ class SimClrModule(pl.LightningModule):
         torch.manual_seed(derive_seed(self.plan.seed, "dropout", self.current_epoch))
         self.train_losses = []
 
-    def training_step(self, minibatch: tuple[Tensor, Tensor], index: int) -> Tensor:
+    def training_step(self, minibatch: Sequence[Tensor], index: int) -> Tensor:
         """Compute the loss of a minibatch, the same in every process."""
         projections = self._project(*minibatch, epoch=self.current_epoch)
         if self.trainer.world_size > 1:
@@ -390,7 +390,7 @@ class SimClrModule(pl.LightningModule):
         loss = self._compare(projections)
         if not torch.isfinite(loss):
             raise SettingsError(
-                f"train: the loss is {float(loss)} at step {self.global_step} (epoch {self.current_epoch}), expected a "
+                f"train: the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}), expected a "
                 f"finite number. Lower train.learning_rate (now {self.plan.settings.learning_rate:g}) or raise "
                 f"train.temperature (now {self.plan.settings.temperature:g}); the last whole epoch is in checkpoints/."
             )
@@ -401,7 +401,7 @@ class SimClrModule(pl.LightningModule):
         """Forget the last validation."""
         self.validation = {"val_loss": [], "val_alignment": [], "val_uniformity": []}
 
-    def validation_step(self, minibatch: tuple[Tensor, Tensor], index: int) -> None:
+    def validation_step(self, minibatch: Sequence[Tensor], index: int) -> None:
         """Compute the loss on views that are the same in every epoch."""
         projections = self._project(*minibatch, epoch=VALIDATION_EPOCH)
         self.validation["val_loss"].append(float(self._compare(projections)))

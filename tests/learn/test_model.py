@@ -1,0 +1,112 @@
+"""The model folder: what is written is what is read, and what does not fit is refused."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import MakeScreen
+
+from cytoclr.config import EmbedSettings, TrainSettings
+from cytoclr.data.crops import CropStore
+from cytoclr.errors import DamagedError, DataError, SettingsError
+from cytoclr.learn import Encoder, build_untrained_encoder, embed, load_encoder
+from cytoclr.learn.model import describe_model, read_checkpoint, save_model
+from cytoclr.tables import EMBEDDINGS, check_table
+
+SETTINGS = TrainSettings(view_size_px=24)
+
+
+def save_untrained(folder: Path, crops: CropStore, settings: TrainSettings = SETTINGS) -> Encoder:
+    encoder = build_untrained_encoder(settings, len(crops.channels), seed=1)
+    description = describe_model(
+        settings, crops, num_features=128, num_cells=9, wells_trained=["P1/A1"], wells_validated=[], seed=1
+    )
+    save_model(folder, encoder.network, description)
+    return encoder
+
+
+@pytest.mark.parametrize("num_channels", [1, 3, 5])
+def test_written_and_read_embeds_the_same(make_screen: MakeScreen, tmp_path: Path, num_channels: int) -> None:
+    crops, cells = make_screen(num_channels=num_channels)
+    encoder = save_untrained(tmp_path / "model", crops)
+    found = embed(crops, cells, load_encoder(tmp_path / "model", crops), device="cpu")
+    pd.testing.assert_frame_equal(found, embed(crops, cells, encoder, device="cpu"))
+    check_table(found, EMBEDDINGS, "test")
+    assert list(found.columns[-128:]) == [f"Cells_SSL_{number:04d}" for number in range(128)]
+    assert (found.dtypes.iloc[-128:] == np.float32).all()
+    assert "x" not in found.columns
+
+
+def test_other_channels_are_refused_by_name_and_order(make_screen: MakeScreen, tmp_path: Path) -> None:
+    crops, _ = make_screen(num_channels=3)
+    save_untrained(tmp_path / "model", crops)
+    crops.channels = ("Tubulin", "DNA", "Actin")
+    with pytest.raises(
+        DataError, match="trained on the channels DNA, Tubulin, Actin; the crops have Tubulin, DNA, Actin"
+    ):
+        load_encoder(tmp_path / "model", crops)
+
+
+def test_the_size_of_the_minibatch_changes_nothing(make_screen: MakeScreen, tmp_path: Path) -> None:
+    crops, cells = make_screen()
+    encoder = build_untrained_encoder(SETTINGS.model_copy(update={"view_size_px": 32}), 2, seed=0)
+    some, all_ = (embed(crops, cells, encoder, EmbedSettings(minibatch_size=n), device="cpu") for n in (7, 100))
+    np.testing.assert_allclose(some.filter(like="SSL"), all_.filter(like="SSL"), rtol=1e-4, atol=1e-5)
+    half = embed(crops, cells, encoder, EmbedSettings(precision="bf16"), device="cpu").filter(like="SSL")
+    np.testing.assert_allclose(half, all_.filter(like="SSL"), rtol=0.1, atol=0.05)
+
+
+def test_cells_must_be_as_many_as_crops(make_screen: MakeScreen) -> None:
+    crops, cells = make_screen()
+    with pytest.raises(DataError, match="48 crops for 40 cells"):
+        embed(crops, cells.iloc[:40], build_untrained_encoder(SETTINGS, 2, seed=0))
+
+
+def test_untrained_weights_follow_from_the_seed_alone() -> None:
+    torch.manual_seed(0)
+    first = build_untrained_encoder(SETTINGS, 2, seed=1).network.state_dict()
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    second = build_untrained_encoder(SETTINGS, 2, seed=1).network.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(torch.get_rng_state(), state), "the caller's generator was touched"
+    other = build_untrained_encoder(SETTINGS, 2, seed=2).network.state_dict()
+    assert not torch.equal(first["stem.0.weight"], other["stem.0.weight"])
+
+
+def test_damage_is_said(make_screen: MakeScreen, tmp_path: Path) -> None:
+    crops, _ = make_screen()
+    with pytest.raises(SettingsError, match="no model there"):
+        load_encoder(tmp_path, crops)
+    folder = tmp_path / "model"
+    save_untrained(folder, crops)
+    about = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**about, "backbone": "seed-cnn"}))
+    with pytest.raises(DamagedError, match="the weights are not of a seed-cnn"):
+        load_encoder(folder, crops)
+    (folder / "model.json").write_text(json.dumps({"backbone": "small-cnn"}))
+    with pytest.raises(DamagedError, match="no description of a model"):
+        load_encoder(folder, crops)
+    weights = folder / "encoder.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(DamagedError, match=r"encoder\.safetensors: cannot be read"):
+        load_encoder(folder, crops)
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (exec, ("raise AssertionError('code in a checkpoint was run')",))
+
+
+def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
+    path = tmp_path / "evil.ckpt"
+    torch.save({"cytoclr": {"model": Bomb()}, "state_dict": {}}, path)
+    with pytest.raises(DamagedError, match="not a checkpoint of cytoclr, or damaged"):
+        read_checkpoint(path)
+    path.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(DamagedError, match="not a checkpoint of cytoclr, or damaged"):
+        read_checkpoint(path)
