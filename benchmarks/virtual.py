@@ -75,7 +75,7 @@ def measure_screen(name: str, settings: VirtualSettings, folder: Path) -> str:
     for normalise in ("none", "tvn"):
         wells = profile(intensities, ProfileSettings(normalise=normalise)).well
         treatments = annotate_treatments(wells, mechanisms, PROTOCOL)
-        within, (across, _) = score_nsc(treatments), score_nscb(treatments, PROTOCOL)
+        within, (across, _) = score_nsc(treatments), score_nscb(treatments)
         shares += [share_correct(within), share_correct(across)]
         if normalise == "none":
             same_batch = share_same_batch(within)
@@ -124,7 +124,7 @@ def share_oracle(screen: VirtualScreen, cells: pd.DataFrame, mechanisms: pd.Data
     controls = pd.DataFrame({"Metadata_Compound": [CONTROL], "Metadata_Concentration": [0.0]})
     wells = about.merge(pd.concat([planted, controls]).fillna(0.0), on=TREATMENT)
     profiles = profile_wells(wells, ProfileSettings(normalise="none")).well
-    return share_correct(score_nscb(annotate_treatments(profiles, mechanisms, PROTOCOL), PROTOCOL)[0])
+    return share_correct(score_nscb(annotate_treatments(profiles, mechanisms, PROTOCOL))[0])
 
 
 if __name__ == "__main__":

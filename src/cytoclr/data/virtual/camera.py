@@ -66,10 +66,10 @@ def draw_conditions(
     slope = (of_plate[12] * row + of_plate[13] * column) / 2
     position = strength["position"] * np.array([edge, slope])
 
-    stain = strength["stain"] * (0.38 * of_batch[:3] + 0.12 * of_plate[:3] + 0.32 * of_well[:3])
+    stain = strength["stain"] * (0.50 * of_batch[:3] + 0.12 * of_plate[:3] + 0.32 * of_well[:3])
     stain = stain + 0.15 * position.sum()
     saturation = strength["stain"] * (0.14 * of_batch[28:31] + 0.14 * of_well[10:13])
-    haze = strength["background"] * (0.35 * of_batch[3:6] + 0.10 * of_plate[3:6] + 0.22 * of_well[3:6])
+    haze = strength["background"] * (0.50 * of_batch[3:6] + 0.10 * of_plate[3:6] + 0.22 * of_well[3:6])
     focus = strength["focus"] * (0.28 * of_batch[6] + 0.12 * of_plate[6] + 0.22 * of_well[6])
     focus_of_channel = focus + strength["focus"] * 0.10 * of_batch[7:10]
     crowd = strength["density"] * (0.28 * of_batch[10] + 0.10 * of_plate[10] + 0.30 * of_well[13])
