@@ -190,7 +190,7 @@ class EmbedSettings(_Section):
     precision: Literal["32", "bf16"] = "32"
 
 
-Normalisation = Literal["none", "plate-zscore", "plate-mad", "plate-percentile", "whitening", "tvn"]
+Normalisation = Literal["none", "plate-zscore", "plate-mad", "plate-percentile", "whitening", "tvn", "broad-notebook"]
 
 
 class ProfileSettings(_Section):
@@ -205,7 +205,7 @@ class EvaluateSettings(_Section):
     """Scores against known mechanisms."""
 
     mechanisms: FilePath | None = Field(None, description="table: compound, concentration, mechanism")
-    protocol: Literal["treatment-mean", "strict"] = "treatment-mean"
+    protocol: Literal["treatment-mean", "strict", "broad-notebook"] = "treatment-mean"
     bootstraps: int = Field(2000, ge=100)
     permutations: int = Field(1000, ge=100)
     probe: bool = Field(True, description="random forest on cells, split by well")

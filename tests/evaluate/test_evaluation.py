@@ -127,3 +127,11 @@ def test_controls_in_the_mechanism_table_take_no_part(draw_screen):
     wells, table = draw_screen(0)
     control = pd.DataFrame([("DMSO", 0.0, "DMSO")], columns=table.columns)
     assert run(wells, pd.concat([table, control])).scores == run(wells, table).scores
+
+
+def test_a_protocol_with_another_normalisation_is_noted(draw_screen):
+    wells, table = draw_screen(0)
+    asked = EvaluateSettings(protocol="broad-notebook", bootstraps=100, permutations=100)
+    for normalisation, noted in [("tvn", True), ("broad-notebook", False)]:
+        notes = evaluate(wells, table, asked, seed=0, normalisation=normalisation).scores["notes"]
+        assert any("is defined on profiles normalised by broad-notebook" in note for note in notes) == noted

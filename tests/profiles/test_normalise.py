@@ -44,7 +44,7 @@ def test_other_plate_scales_equal_loops(wells, method):
 
 def test_metadata_and_row_order_stay(wells):
     shuffled = wells.sample(frac=1, random_state=3)
-    for method in ("none", "plate-zscore", "plate-mad", "plate-percentile", "whitening", "tvn"):
+    for method in ("none", "plate-zscore", "plate-mad", "plate-percentile", "whitening", "tvn", "broad-notebook"):
         normaliser = fit_normalisation(wells, method)
         normal = normaliser.apply(shuffled)
         pd.testing.assert_frame_equal(normal.filter(like="Metadata_"), shuffled.filter(like="Metadata_"))
@@ -191,3 +191,24 @@ def test_tvn_takes_a_shift_of_a_batch_away(wells):
     normal = fit_normalisation(wells, "tvn").apply(wells)
     for batch in ("batch0", "batch1"):
         np.testing.assert_allclose(control_values(normal[normal["Metadata_Batch"] == batch]).mean(axis=0), 0, atol=1e-9)
+
+
+def test_broad_notebook_equals_its_definition(wells):
+    """Up to the signs of eigenvectors, which neither a median of wells nor a cosine sees."""
+    wells[feature_columns(wells)] /= 10.0 ** np.arange(3)
+    normaliser = fit_normalisation(wells, "broad-notebook")
+    normal = normaliser.apply(wells)
+    assert feature_columns(normal) == ["Cells_White_0000", "Cells_White_0001", "Cells_White_0002"]
+    values, untreated = feature_matrix(wells), (wells["Metadata_control_type"] == "negcon").to_numpy()
+    centred = values - values[untreated].mean(axis=0)
+    eigenvalues, vectors = scipy.linalg.eigh(centred[untreated].T @ centred[untreated] / untreated.sum())
+    white = centred @ vectors @ np.diag(1 / np.sqrt(eigenvalues + 1))
+    target = scipy.linalg.sqrtm(white[untreated].T @ white[untreated] / untreated.sum() + np.eye(3))
+    for batch in ("batch0", "batch1"):
+        here = (wells["Metadata_Batch"] == batch).to_numpy()
+        controls = white[here & untreated]
+        source = scipy.linalg.inv(scipy.linalg.sqrtm(controls.T @ controls / len(controls) + np.eye(3)))
+        expected = white[here] @ source @ target
+        found = feature_matrix(normal[here])
+        np.testing.assert_allclose(found @ found.T, expected @ expected.T, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(np.abs(np.median(found, axis=0)), np.abs(np.median(expected, axis=0)), rtol=1e-6)

@@ -158,6 +158,12 @@ def _compare(found: Mapping[str, Mapping[str, Matched]], bootstraps: int, seed: 
 def _take_notes(treatments: AnnotatedTreatments, nscb: Matched, scores: Mapping[str, Any]) -> list[str]:
     """What a reader of the scores must know, in sentences."""
     notes = []
+    demanded = treatments.protocol.normalisation
+    if demanded not in (None, scores["normalisation"]):
+        notes.append(
+            f"The protocol {treatments.protocol.name} is defined on profiles normalised by {demanded}; these were "
+            f"normalised by {scores['normalisation']}, so the scores do not compare with others under its name."
+        )
     if treatments.unannotated:
         notes.append(
             f"Not in the mechanism table, so neither asked nor answered with: {len(treatments.unannotated)} "

@@ -33,6 +33,8 @@ class Protocol:
     single_batch_mechanisms
         NSCB of a mechanism all of whose treatments lie in one and the same batch: ``drop`` leaves its treatments
         out of queries and references (no other batch could answer them), ``keep`` counts them as they fall.
+    normalisation
+        What the wells must have been normalised by for the protocol to deserve its name; None: anything.
     batch
         The column that tells which plates were made together.
 
@@ -46,15 +48,22 @@ class Protocol:
     metric: Metric = "cosine"
     shared_batches: Literal["exclude", "recompute"] = "exclude"
     single_batch_mechanisms: Literal["drop", "keep"] = "drop"
+    normalisation: str | None = None
     batch: str = "Metadata_Batch"
 
-    def describe(self) -> dict[str, str]:
+    def describe(self) -> dict[str, str | None]:
         """Return all choices as plain JSON values."""
         return asdict(self)
 
 
 #: The protocols known by name. ``treatment-mean``, the default, is the scheme of Ando et al. 2017 with its rule for
-#: treatments in several batches made explicit; ``strict`` is the same but asks such references too.
+#: treatments in several batches made explicit. ``strict`` is the same but asks references in several batches too.
+#: ``broad-notebook`` follows the notebooks behind several published figures: their normalisation, median of wells.
 PROTOCOLS = {
-    protocol.name: protocol for protocol in (Protocol("treatment-mean"), Protocol("strict", shared_batches="recompute"))
+    protocol.name: protocol
+    for protocol in (
+        Protocol("treatment-mean"),
+        Protocol("strict", shared_batches="recompute"),
+        Protocol("broad-notebook", aggregate="median", normalisation="broad-notebook"),
+    )
 }

@@ -22,6 +22,8 @@ Matrix = Float[np.ndarray, "feature feature"]
 NORMAL_MAD = 1.4826
 #: Identity added to both covariances of CORAL: Sun, Feng & Saenko 2016, algorithm 1 (doi:10.1609/aaai.v30i1.10306).
 CORAL_IDENTITY = 1.0
+#: Added to the eigenvalues by the notebook that ``broad-notebook`` follows; in squared units of the features.
+BROAD_LAMBDA = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ class Normaliser:
     method
         Name of the normalisation.
     features
-        The features it keeps, in order; all others are dropped.
+        The features it takes, in order; all others are dropped.
+    outputs
+        The features it gives: the same, or others where each is a mixture of all.
     steps
         Maps in the order in which they are applied.
     report
@@ -64,6 +68,7 @@ class Normaliser:
 
     method: Normalisation
     features: tuple[str, ...]
+    outputs: tuple[str, ...]
     steps: tuple[Step, ...]
     report: dict[str, Any]
 
@@ -85,7 +90,7 @@ class Normaliser:
         for step in self.steps:
             values = _apply_step(step, values, frame)
         metadata = frame.drop(columns=feature_columns(frame))
-        return pd.concat([metadata, pd.DataFrame(values, columns=list(self.features), index=frame.index)], axis=1)
+        return pd.concat([metadata, pd.DataFrame(values, columns=list(self.outputs), index=frame.index)], axis=1)
 
 
 def _apply_step(
@@ -130,6 +135,11 @@ def fit_normalisation(wells: pd.DataFrame, method: Normalisation, *, regularisat
         Typical variation normalisation (Ando, McLean & Berndl 2017): whitening, then each batch is aligned to all:
         less the mean of its controls, times (C_b + I)^(-1/2) (C + I)^(1/2), where C_b and C are the population
         covariances of the whitened controls of the batch and of all batches (CORAL, Sun et al. 2016).
+    ``broad-notebook``
+        What the notebooks behind several published BBBC021 figures do, for comparison with those: whitening with
+        r = 1 whatever the features' scale, not turned back, so the features are no longer those of the table (they
+        are called ``Cells_White_0000`` …); then CORAL with second moments about nought in place of covariances, and
+        without taking off the batch's mean.
 
     Parameters
     ----------
@@ -163,7 +173,9 @@ def fit_normalisation(wells: pd.DataFrame, method: Normalisation, *, regularisat
     check_features(wells, "well profiles")
     names = feature_columns(wells)
     if method == "none":
-        return Normaliser(method, tuple(names), (), {"method": method, "features_left_out": [], "warnings": []})
+        return Normaliser(
+            method, tuple(names), tuple(names), (), {"method": method, "features_left_out": [], "warnings": []}
+        )
     controls = (wells["Metadata_control_type"] == "negcon").to_numpy()
     if controls.sum() < 2:
         raise DataError(
@@ -174,16 +186,21 @@ def fit_normalisation(wells: pd.DataFrame, method: Normalisation, *, regularisat
     values = wells[names].to_numpy(dtype=np.float64)
     if method in ("plate-zscore", "plate-mad", "plate-percentile"):
         return _fit_plates(wells, values, controls, report, method)
-    report |= {"regularisation": regularisation}
-    whitening = _fit_whitening(values[controls], regularisation)
     report["warnings"] = _warn_of_rank(int(controls.sum()), len(names))
-    steps: tuple[Step, ...] = (Step(None, {"": whitening}),)
-    if method == "tvn":
+    outputs, steps = names, []
+    if method == "broad-notebook":
+        outputs = [f"Cells_White_{index:04d}" for index in range(len(names))]
+        steps.append(Step(None, {"": _fit_broad_whitening(values[controls])}))
+    else:
+        report |= {"regularisation": regularisation}
+        steps.append(Step(None, {"": _fit_whitening(values[controls], regularisation)}))
+    if method in ("tvn", "broad-notebook"):
         groups = _find_groups(wells, controls, BATCH, method)
         report["num_controls_by_batch"] = {group: int(rows.sum()) for group, rows in groups.items()}
         report["warnings"] += _warn_of_few(report["num_controls_by_batch"], len(names))
-        steps += (Step(BATCH, _fit_coral(whitening.apply(values), groups)),)
-    return Normaliser(method, tuple(names), steps, {**report, "features_left_out": []})
+        white = steps[0].maps[""].apply(values)
+        steps.append(Step(BATCH, _fit_coral(white, groups, centre=method == "tvn")))
+    return Normaliser(method, tuple(names), tuple(outputs), tuple(steps), {**report, "features_left_out": []})
 
 
 def _find_groups(
@@ -218,7 +235,7 @@ def _fit_plates(
             "Expected features that vary; use whitening or none."
         )
     maps = {group: Map(centre[varies], 1.0 / spread[varies]) for group, (centre, spread) in scales.items()}
-    left_out = names[~varies].tolist()
+    kept, left_out = names[varies].tolist(), names[~varies].tolist()
     counts = {group: int(rows.sum()) for group, rows in groups.items()}
     warnings = []
     if left_out:
@@ -230,7 +247,7 @@ def _fit_plates(
     if counts[smallest] < 4:
         warnings.append(f"Only {counts[smallest]} control wells on plate {smallest}: a spread of so few is rough.")
     report |= {"num_controls_by_plate": counts, "features_left_out": left_out, "warnings": warnings}
-    return Normaliser(method, tuple(names[varies]), (Step(PLATE, maps),), report)
+    return Normaliser(method, tuple(kept), tuple(kept), (Step(PLATE, maps),), report)
 
 
 def _measure_scale(
@@ -259,21 +276,33 @@ def _fit_whitening(controls: Float[np.ndarray, "well feature"], regularisation: 
     return Map(controls.mean(axis=0), _power(covariance, -0.5, added))
 
 
+def _fit_broad_whitening(controls: Float[np.ndarray, "well feature"]) -> Map:
+    eigenvalues, vectors = np.linalg.eigh(_covary(controls))
+    return Map(controls.mean(axis=0), vectors / np.sqrt(np.maximum(eigenvalues, 0.0) + BROAD_LAMBDA))
+
+
 def _fit_coral(
-    values: Float[np.ndarray, "well feature"], groups: Mapping[str, Bool[np.ndarray, " well"]]
+    values: Float[np.ndarray, "well feature"], groups: Mapping[str, Bool[np.ndarray, " well"]], *, centre: bool
 ) -> dict[str, Map]:
-    target = _power(_covary(values[np.logical_or.reduce(list(groups.values()))]), 0.5, CORAL_IDENTITY)
+    """Align each group of controls to all; `centre`: their covariances and means, else their second moments."""
+    centres = {group: values[rows].mean(axis=0) * centre for group, rows in groups.items()}
+    everywhere = values[np.logical_or.reduce(list(groups.values()))]
+    target = _power(_moment(everywhere - everywhere.mean(axis=0) * centre), 0.5, CORAL_IDENTITY)
     return {
-        group: Map(values[rows].mean(axis=0), _power(_covary(values[rows]), -0.5, CORAL_IDENTITY) @ target)
+        group: Map(centres[group], _power(_moment(values[rows] - centres[group]), -0.5, CORAL_IDENTITY) @ target)
         for group, rows in groups.items()
     }
 
 
 def _covary(values: Float[np.ndarray, "well feature"]) -> Matrix:
     """Population covariance of the features."""
-    centred = values - values.mean(axis=0)
-    covariance: np.ndarray = centred.T @ centred / len(values)
-    return covariance
+    return _moment(values - values.mean(axis=0))
+
+
+def _moment(values: Float[np.ndarray, "well feature"]) -> Matrix:
+    """Second moments of the features about nought."""
+    moment: np.ndarray = values.T @ values / len(values)
+    return moment
 
 
 def _power(matrix: Matrix, exponent: float, added: float) -> Matrix:
