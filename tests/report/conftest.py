@@ -151,18 +151,18 @@ def make_scores(matches: pd.DataFrame) -> dict:
 
 
 def make_metrics(num_epochs: int) -> list[dict]:
-    return [
-        {
-            "epoch": epoch,
-            "step": 30 * (epoch + 1),
-            "train_loss": 2.0 + 3.0 * 0.85**epoch,
-            "val_loss": 2.2 + 2.9 * 0.86**epoch,
-            "learning_rate": 4e-3 * min(epoch + 1, 2) / 2 * (1 - epoch / num_epochs),
-            "cells_per_s": 4100.0,
-            **({"probe_accuracy": 0.1 + 0.02 * epoch} if epoch % 5 == 0 else {}),
-        }
-        for epoch in range(num_epochs)
-    ]
+    """Lines as training writes them: a probe before the first epoch, steps, the end of each epoch."""
+    lines = [{"event": "probe", "epoch": 0, "step": 0, "probe_accuracy": 0.1, "probe_chance": 0.04}]
+    for epoch in range(1, num_epochs + 1):
+        for step in range(30 * epoch - 20, 30 * epoch + 1, 10):
+            loss = 2.0 + 3.0 * 0.995**step + 0.05 * (step % 3)
+            lines.append({"event": "step", "epoch": epoch, "step": step, "train_loss": loss, "learning_rate": 4e-3})
+        end = {"event": "epoch", "epoch": epoch, "step": 30 * epoch, "cells_per_s": 4100.0}
+        lines.append({**end, "train_loss": 2.0 + 3.0 * 0.86**epoch, "val_loss": 2.2 + 2.9 * 0.87**epoch})
+        if epoch % 5 == 0:
+            accuracy = {"probe_accuracy": 0.1 + 0.02 * epoch, "probe_chance": 0.04}
+            lines.append({"event": "probe", "epoch": epoch, "step": 30 * epoch, **accuracy})
+    return lines
 
 
 def make_inputs(

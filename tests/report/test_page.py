@@ -193,3 +193,10 @@ def test_the_vendored_script_is_the_published_one() -> None:
     digest, name = (VENDOR / "plotly-strict.min.js.sha256").read_text().split()
     assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == digest
     assert "MIT" in (VENDOR / "LICENSE.plotly").read_text()
+
+
+def test_plates_stand_in_the_order_people_count(tmp_path: Path, inputs: ReportInputs) -> None:
+    cells = inputs.cells.assign(Metadata_Batch=inputs.cells["Metadata_Batch"].replace("week 1", "week 10"))
+    page = write(tmp_path / "report.html", replace(inputs, cells=cells))
+    batches = [text for _, text in page.all("td") if text.startswith("week")]
+    assert batches == ["week 2", "week 2", "week 10", "week 10"]

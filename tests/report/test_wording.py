@@ -57,11 +57,13 @@ def test_without_mechanisms_the_reason_is_told() -> None:
     ],
 )
 def test_the_training_is_put_in_words(losses: list[float], words: str) -> None:
-    metrics = [{"epoch": i, "train_loss": 4.0 - i, "val_loss": loss} for i, loss in enumerate(losses)]
+    metrics = [
+        {"event": "epoch", "epoch": i, "train_loss": 5.0 - i, "val_loss": loss} for i, loss in enumerate(losses, 1)
+    ]
     first, second = describe_training(metrics)
     assert first == "The training loss went from 4.00 to 2.00 in 3 epochs."
     assert second.endswith(words)
 
 
 def test_lines_without_losses_say_nothing() -> None:
-    assert describe_training([{"epoch": 0, "probe_accuracy": 0.2, "train_loss": None}]) == []
+    assert describe_training([{"event": "probe", "epoch": 0, "probe_accuracy": 0.2}]) == []

@@ -1,5 +1,6 @@
 """What the page shows: the facts its template states, and the data its script draws."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -132,14 +133,26 @@ def _count_by_plate(cells: pd.DataFrame) -> list[dict[str, Any]]:
     wells = cells.groupby(["Metadata_Batch", *WELL], sort=True).agg(
         sites=("Metadata_Site", "nunique"), cells=("Metadata_Site", "size"), kind=("Metadata_control_type", "first")
     )
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (batch, plate), of in wells.groupby(level=[0, 1]):
         counts = {"wells": len(of), "sites": int(of["sites"].sum()), "cells": int(of["cells"].sum())}
         controls = int((of["kind"] == "negcon").sum())
         rows.append(
-            {"batch": batch, "plate": plate, "controls": controls, "per_well": float(of["cells"].median()), **counts}
+            {
+                "batch": str(batch),
+                "plate": str(plate),
+                "controls": controls,
+                "per_well": float(of["cells"].median()),
+                **counts,
+            }
         )
+    rows.sort(key=lambda row: (_split_numbers(row["batch"]), _split_numbers(row["plate"])))
     return rows
+
+
+def _split_numbers(name: str) -> list[tuple[int, str]]:
+    """Split a name into texts and numbers, by which Week2 comes before Week10."""
+    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _make_galleries(

@@ -440,28 +440,32 @@ function makeMatchRow(match) {
 function drawTraining() {
   const plot = byId("training-plot");
   if (!plot) return;
-  const lines = data.training;
-  const curve = (key, name, colour, more = {}) => {
+  const epochs = data.training.filter((line) => line.event !== "step");
+  const steps = data.training.filter((line) => line.event === "step");
+  const counted = epochs.findLast((line) => line.epoch > 0);
+  const epochOf = counted ? (line) => (line.step * counted.epoch) / counted.step : (line) => line.epoch;
+  const curve = (lines, key, name, colour, more = {}) => {
     const told = lines.filter((line) => Number.isFinite(line[key]));
-    const marks = told.length < 40 ? "lines+markers" : "lines";
     return {
       type: "scatter",
-      mode: marks,
+      mode: lines === epochs && told.length < 60 ? "lines+markers" : "lines",
       name,
-      x: told.map((line) => line.epoch + 1),
+      x: told.map(epochOf),
       y: told.map((line) => line[key]),
       line: { color: colour, width: 2 },
       marker: { size: 5 },
-      hovertemplate: `epoch %{x}: ${name} %{y:.4~g}<extra></extra>`,
+      hovertemplate: `epoch %{x:.3~g}: ${name} %{y:.3~g}<extra></extra>`,
       ...more,
     };
   };
-  const probes = [...new Set(lines.flatMap((line) => Object.keys(line)))].filter((key) => key.startsWith("probe_"));
+  const faint = { opacity: 0.35, showlegend: false, hoverinfo: "skip", hovertemplate: undefined };
+  const probes = [...new Set(epochs.flatMap((line) => Object.keys(line)))].filter((key) => key.startsWith("probe_"));
   const traces = [
-    curve("train_loss", "training loss", ink("right")),
-    curve("val_loss", "validation loss", ink("wrong")),
-    curve("learning_rate", "learning rate", ink("quiet"), { yaxis: "y2" }),
-    ...probes.map((key, i) => curve(key, key.replaceAll("_", " "), COLOURS[2 + i], { yaxis: "y3" })),
+    curve(steps, "train_loss", "training loss of a step", ink("right"), faint),
+    curve(epochs, "train_loss", "training loss", ink("right")),
+    curve(epochs, "val_loss", "validation loss", ink("wrong")),
+    curve(steps, "learning_rate", "learning rate", ink("quiet"), { yaxis: "y2" }),
+    ...probes.map((key, i) => curve(epochs, key, key.replaceAll("_", " "), COLOURS[2 + i], { yaxis: "y3" })),
   ].filter((trace) => trace.x.length);
   const axis = { gridcolor: ink("line"), linecolor: ink("line"), zeroline: false };
   window.Plotly.react(
@@ -475,7 +479,7 @@ function drawTraining() {
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
       xaxis: { ...axis, title: { text: "epoch" }, showgrid: false, anchor: probes.length ? "y3" : "y2", rangemode: "tozero" },
       yaxis: { ...axis, title: { text: "loss" }, domain: [probes.length ? 0.54 : 0.34, 1] },
-      yaxis2: { ...axis, title: { text: "learning<br>rate" }, domain: probes.length ? [0.3, 0.46] : [0, 0.24], rangemode: "tozero", nticks: 4 },
+      yaxis2: { ...axis, title: { text: "rate" }, domain: probes.length ? [0.3, 0.46] : [0, 0.24], rangemode: "tozero", nticks: 4 },
       yaxis3: { ...axis, title: { text: "probe" }, domain: [0, 0.22], rangemode: "tozero", nticks: 4 },
     },
     PLOT_OPTIONS,

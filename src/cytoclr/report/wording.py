@@ -133,7 +133,7 @@ def describe_protocol(scores: Mapping[str, Any]) -> list[str]:
         sentences.append(
             f"On the treatments of NSCB, NSC is {same['correct']} of {same['total']} "
             f"({format_percent(same['score'])}); "
-            f"NSCB lies {100 * abs(scores['drop']):.1f} points {'below' if scores['drop'] > 0 else 'above'} it."
+            f"the drop to NSCB is {100 * scores['drop']:.1f} points.".replace("-", "−")
         )
     sentences.append(
         "Intervals are 95\N{NO-BREAK SPACE}% by bootstrap over compounds; chance deals the mechanisms out over the "
@@ -144,17 +144,18 @@ def describe_protocol(scores: Mapping[str, Any]) -> list[str]:
 
 def describe_training(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say in words how the loss went."""
-    train = [(m["epoch"], m["train_loss"]) for m in metrics if m.get("train_loss") is not None]
-    validation = [(m["epoch"], m["val_loss"]) for m in metrics if m.get("val_loss") is not None]
+    epochs = [line for line in metrics if line.get("event") != "step"]
+    train = [(line["epoch"], line["train_loss"]) for line in epochs if line.get("train_loss") is not None]
+    validation = [(line["epoch"], line["val_loss"]) for line in epochs if line.get("val_loss") is not None]
     sentences = []
     if train:
         sentences.append(
-            f"The training loss went from {train[0][1]:.2f} to {train[-1][1]:.2f} in {_epochs(train[-1][0] + 1)}."
+            f"The training loss went from {train[0][1]:.2f} to {train[-1][1]:.2f} in {_epochs(train[-1][0])}."
         )
     if validation:
         epoch, best = min(validation, key=lambda pair: pair[1])
         last_epoch, last = validation[-1]
-        when = "at the end" if epoch == last_epoch else f"in epoch {epoch + 1:.0f}"
+        when = "at the end" if epoch == last_epoch else f"in epoch {epoch}"
         ended = "" if epoch == last_epoch else f" and ended at {last:.2f}"
         sentences.append(f"On wells never trained on, it was lowest {when} ({best:.2f}){ended}.")
     return sentences
