@@ -135,3 +135,22 @@ def test_a_protocol_with_another_normalisation_is_noted(draw_screen):
     for normalisation, noted in [("tvn", True), ("broad-notebook", False)]:
         notes = evaluate(wells, table, asked, seed=0, normalisation=normalisation).scores["notes"]
         assert any("is defined on profiles normalised by broad-notebook" in note for note in notes) == noted
+
+
+@pytest.mark.parametrize("protocol", ["treatment-mean", "strict"])
+def test_one_compound_in_one_batch_cannot_be_scored(draw_screen, protocol):
+    wells, table = draw_screen(0, mechanisms=1, compounds=1, batches=1)
+    asked = EvaluateSettings(protocol=protocol)
+    evaluation = evaluate(wells, table, asked, seed=0, normalisation="none", baselines={"itself": wells})
+    assert evaluation.scores["nsc"] is evaluation.scores["nscb"] is None
+    assert evaluation.scores["comparisons"] == []
+    assert evaluation.matches.empty
+    assert "NSC needs at least two compounds with a mechanism." in evaluation.scores["notes"]
+
+
+def test_the_mechanism_table_alone_decides(draw_screen):
+    wells, table = draw_screen(0)
+    cells = make_cells(wells)
+    expected = run(wells, table, embeddings=cells).scores
+    marked = run(wells.assign(Metadata_MoA="x"), table, embeddings=cells.assign(Metadata_MoA="x")).scores
+    assert marked == expected

@@ -5,7 +5,7 @@ from cytoclr.evaluate.intervals import bootstrap_difference, bootstrap_score, co
 from cytoclr.evaluate.matching import match_treatments
 from cytoclr.evaluate.probes import probe_mechanisms
 from cytoclr.evaluate.protocols import PROTOCOLS, Protocol
-from cytoclr.evaluate.scoring import Matched, match_annotated, score_nsc, score_nscb, summarise
+from cytoclr.evaluate.scoring import Matched, score_nsc, score_nscb, summarise
 from cytoclr.evaluate.treatments import AnnotatedTreatments, annotate_treatments
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "bootstrap_score",
     "compute_chance",
     "evaluate",
-    "match_annotated",
     "match_treatments",
     "permute_mechanisms",
     "probe_mechanisms",

@@ -1,6 +1,6 @@
 """NSC and NSCB: neighbours, hits, and each score with its cases, interval and chance."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from cytoclr.evaluate.matching import find_nearest, match_treatments
 from cytoclr.evaluate.treatments import AnnotatedTreatments
 from cytoclr.tables import MECHANISM, TREATMENT
 
-__all__ = ["Matched", "match_annotated", "score_nsc", "score_nscb", "summarise"]
+__all__ = ["Matched", "score_nsc", "score_nscb", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -62,42 +62,9 @@ class Matched:
         return table.assign(similarity=self.similarities[self.answered], correct=self.correct[self.answered])
 
 
-def match_annotated(treatments: AnnotatedTreatments, *, across_batches: bool) -> Matched:
-    """Find every treatment's neighbour of another compound; `across_batches`: and of other batches."""
-    protocol = treatments.protocol
-    if across_batches and protocol.shared_batches == "recompute":
-        neighbours, similarities = _match_recomputed(treatments)
-    else:
-        batches = treatments.batches if across_batches else None
-        neighbours, similarities = match_treatments(
-            treatments.features, treatments.compounds, batches=batches, metric=protocol.metric
-        )
-    names = tuple(name for name, row in zip(treatments.names, neighbours, strict=True) if row < 0)
-    return Matched(treatments, neighbours, similarities, names)
-
-
-def _match_recomputed(
-    treatments: AnnotatedTreatments,
-) -> tuple[Int[np.ndarray, " treatment"], Float[np.ndarray, " treatment"]]:
-    """Match queries that lie in the same batches together, to references made without those batches."""
-    neighbours = np.full(len(treatments), -1)
-    similarities = np.full(len(treatments), np.nan)
-    compounds = treatments.compounds
-    for batches in np.unique(treatments.batches, axis=0):
-        queries = (treatments.batches == batches).all(axis=1)
-        references, exist = treatments.aggregate_without(batches)
-        neighbours[queries], similarities[queries] = find_nearest(
-            treatments.features[queries],
-            references,
-            (compounds[queries, None] == compounds) | ~exist,
-            metric=treatments.protocol.metric,
-        )
-    return neighbours, similarities
-
-
 def score_nsc(treatments: AnnotatedTreatments) -> Matched:
     """NSC as `Protocol` defines it: neighbours among other compounds."""
-    return match_annotated(treatments, across_batches=False)
+    return _match(treatments, across_batches=False)
 
 
 def score_nscb(treatments: AnnotatedTreatments) -> tuple[Matched, Matched]:
@@ -110,11 +77,13 @@ def score_nscb(treatments: AnnotatedTreatments) -> tuple[Matched, Matched]:
     """
     dropped = treatments.find_single_batch_mechanisms() if treatments.protocol.single_batch_mechanisms == "drop" else []
     kept = treatments.select(~treatments.frame[MECHANISM].isin(dropped).to_numpy())
-    across = match_annotated(kept, across_batches=True)
-    within = match_annotated(kept, across_batches=False)
+    across = _match(kept, across_batches=True)
+    within = _match(kept, across_batches=False)
     asked = np.where(across.answered, within.neighbours, -1)
-    first = Matched(kept, across.neighbours, across.similarities, across.unanswerable, tuple(dropped))
-    return first, Matched(kept, asked, within.similarities, (), tuple(dropped))
+    return (
+        replace(across, dropped_mechanisms=tuple(dropped)),
+        replace(within, neighbours=asked, unanswerable=(), dropped_mechanisms=tuple(dropped)),
+    )
 
 
 def summarise(matched: Matched, *, bootstraps: int, permutations: int, seed: int) -> dict[str, Any] | None:
@@ -159,3 +128,36 @@ def summarise(matched: Matched, *, bootstraps: int, permutations: int, seed: int
         },
         "unanswerable": list(matched.unanswerable),
     }
+
+
+def _match(treatments: AnnotatedTreatments, *, across_batches: bool) -> Matched:
+    """Find every treatment's neighbour of another compound; `across_batches`: and of other batches."""
+    protocol = treatments.protocol
+    if across_batches and protocol.shared_batches == "recompute":
+        neighbours, similarities = _match_recomputed(treatments)
+    else:
+        batches = treatments.batches if across_batches else None
+        neighbours, similarities = match_treatments(
+            treatments.features, treatments.compounds, batches=batches, metric=protocol.metric
+        )
+    names = tuple(name for name, row in zip(treatments.names, neighbours, strict=True) if row < 0)
+    return Matched(treatments, neighbours, similarities, names)
+
+
+def _match_recomputed(
+    treatments: AnnotatedTreatments,
+) -> tuple[Int[np.ndarray, " treatment"], Float[np.ndarray, " treatment"]]:
+    """Match queries that lie in the same batches together, to references made without those batches."""
+    neighbours = np.full(len(treatments), -1)
+    similarities = np.full(len(treatments), np.nan)
+    compounds = treatments.compounds
+    for batches in np.unique(treatments.batches, axis=0):
+        queries = (treatments.batches == batches).all(axis=1)
+        references, exist = treatments.aggregate_without(batches)
+        neighbours[queries], similarities[queries] = find_nearest(
+            treatments.features[queries],
+            references,
+            (compounds[queries, None] == compounds) | ~exist,
+            metric=treatments.protocol.metric,
+        )
+    return neighbours, similarities

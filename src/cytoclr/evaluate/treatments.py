@@ -140,7 +140,8 @@ def join_mechanisms(frame: pd.DataFrame, mechanisms: pd.DataFrame) -> pd.DataFra
             "(compound, concentration, mechanism); without any, leave the table out."
         )
     known = check_table(_round_doses(mechanisms), MECHANISMS, "mechanisms")[[*TREATMENT, MECHANISM]]
-    return _round_doses(frame).merge(known, on=TREATMENT, how="left", validate="many_to_one")
+    unmarked = frame.drop(columns=MECHANISM, errors="ignore")  # the mechanism table alone decides
+    return _round_doses(unmarked).merge(known, on=TREATMENT, how="left", validate="many_to_one")
 
 
 def _round_doses(frame: pd.DataFrame) -> pd.DataFrame:
