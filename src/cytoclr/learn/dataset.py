@@ -165,5 +165,5 @@ def build_loader(
         sampler=order,
         num_workers=num_workers,
         multiprocessing_context="spawn" if num_workers else None,
-        persistent_workers=False,
+        persistent_workers=num_workers > 0,
     )
