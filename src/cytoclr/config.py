@@ -64,7 +64,18 @@ NUISANCES: tuple[Nuisance, ...] = get_args(Nuisance)
 
 
 class VirtualSettings(_Section):
-    """The virtual screen: a simulator of plates with planted mechanisms (`cytoclr.data.virtual`)."""
+    """The virtual screen: a simulator of plates with planted mechanisms (`cytoclr.data.virtual`).
+
+    ::
+
+        mechanism   a direction among the traits of a cell ┐
+        compound    a small deviation of its own           ├─ × effect × Hill(dose) ─→ shift of the traits ┐
+        dose        a concentration                        ┘                                               ├─→ cells
+        batch, plate, place on the plate, well             ─── × nuisance ───────────→ conditions          ┘
+
+    A compound lives in one batch, a mechanism's compounds in several: it can be recognised in another batch. A
+    plate holds every dose of its batch's compounds once, and the controls.
+    """
 
     reader: Literal["virtual"] = "virtual"
     screen_seed: int = Field(0, ge=0, description="decides everything random in the simulated screen")
