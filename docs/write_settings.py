@@ -1,0 +1,65 @@
+"""Write the reference of settings from their models: ``python docs/write_settings.py > docs/reference/settings.md``."""
+
+import sys
+from collections.abc import Iterator
+from typing import get_args
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from cytoclr.config import ScreenSettings, Settings
+
+
+def main() -> None:
+    """Print the page."""
+    sys.stdout.write("\n".join(write_page()) + "\n")
+
+
+def write_page() -> Iterator[str]:
+    """Yield the page's lines."""
+    yield "# Settings"
+    yield ""
+    yield "All keys of `config.yaml`, by section. A key that is left out has its default; an unknown key is an error."
+    yield "On the command line `--set train.epochs=3` changes one. Written by `docs/write_settings.py`."
+    yield ""
+    yield "At the top: " + ", ".join(f"`{name}` ({value})" for name, value in top_settings()) + "."
+    for name, field in Settings.model_fields.items():
+        if name == "screen":
+            for model in get_args(get_args(ScreenSettings)[0]):
+                yield from write_section(
+                    f"screen, reader: {get_args(model.model_fields['reader'].annotation)[0]}", model
+                )
+        elif isinstance(field.default, BaseModel):
+            yield from write_section(name, type(field.default))
+
+
+def top_settings() -> Iterator[tuple[str, object]]:
+    """Yield the settings that belong to no section."""
+    for name, field in Settings.model_fields.items():
+        if name != "screen" and not isinstance(field.default, BaseModel):
+            yield name, field.default
+
+
+def write_section(title: str, model: type[BaseModel]) -> Iterator[str]:
+    """Yield a table of the model's settings, then those of the models in it."""
+    yield f"\n## {title}\n\n{model.__doc__}\n\n| key | default | meaning |\n|---|---|---|"
+    inner = {}
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            inner[name] = type(field.default)
+        elif name != "reader":
+            default = "required" if field.default is PydanticUndefined else f"`{show(field.default)}`"
+            yield f"| `{name}` | {default} | {field.description or ''} |"
+    for name, section in inner.items():
+        yield from write_section(f"{title}.{name}", section)
+
+
+def show(value: object) -> str:
+    """A default as YAML would have it."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    main()

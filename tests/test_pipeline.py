@@ -1,0 +1,184 @@
+"""The whole way on a small virtual screen, through the real command line."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from cytoclr.config import check_settings
+from cytoclr.data.crops import CropStore
+from cytoclr.pipeline import run
+from cytoclr.storage import Manifest, read_table
+from cytoclr.tables import feature_columns
+
+SMALL = {
+    "screen": {
+        "reader": "virtual",
+        "screen_seed": 5,
+        "num_mechanisms": 2,
+        "compounds_per_mechanism": 2,
+        "doses": 1,
+        "num_batches": 2,
+        "plates_per_batch": 1,
+        "control_wells": 3,
+        "positive_control_wells": 1,
+        "field_size_px": 256,
+        "cells_per_site": 20,
+    },
+    "train": {"epochs": 4, "minibatch_size": 16, "log_every_n_steps": 1, "probe": {"every_n_epochs": 2}},
+    "evaluate": {"bootstraps": 100, "permutations": 100},
+}
+
+
+def start(config: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "cytoclr", "run", str(config), "--out", str(out), *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return output
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "small.yaml"
+    path.write_text(yaml.safe_dump(SMALL))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody stopped."""
+    out = tmp_path_factory.mktemp("runs") / "small"
+    output = finish(start(config, out))
+    assert "NSCB" in output
+    assert f"report   {out / 'report.html'}" in output
+    return out
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def bytes_of(out: Path, *names: str) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in names}
+
+
+def times_of(out: Path) -> dict[str, int]:
+    return {path.stem: path.stat().st_mtime_ns for path in (out / "manifests").glob("*.json")}
+
+
+def test_the_run_folder_holds_what_the_reference_says(finished: Path) -> None:
+    cells, embeddings = read_table(finished / "cells.parquet"), read_table(finished / "embeddings.parquet")
+    assert len(CropStore(finished / "crops")) == len(cells) == len(embeddings) > 50
+    assert feature_columns(embeddings)[0] == "Cells_SSL_0000"
+    for level in ("site", "well", "treatment"):
+        assert np.isfinite(read_table(finished / f"profiles/{level}.parquet").filter(like="Cells_SSL")).all(axis=None)
+    scores = json.loads((finished / "scores.json").read_text())
+    assert scores["nscb"]["total"] > 0
+    assert set(scores["baselines"]) == {"untrained", "intensities"}
+    model = json.loads((finished / "model/model.json").read_text())
+    assert model["channels"] == ["DAPI", "Tubulin", "Actin"]
+    assert not set(model["wells_trained"]) & set(model["wells_validated"])
+    metrics = [json.loads(line) for line in (finished / "model/metrics.jsonl").read_text().splitlines()]
+    assert any("train_loss" in line for line in metrics)
+    assert any(key.startswith("probe") for line in metrics for key in line)
+    assert list((finished / "unfinished").iterdir()) == []
+    for path in (finished / "manifests").glob("*.json"):
+        assert Manifest.read(path).find_damage(finished, read_all=True) == []
+
+
+def test_a_finished_run_is_left_alone(config: Path, copy: Path) -> None:
+    before = times_of(copy)
+    finish(start(config, copy))
+    assert times_of(copy) == before
+
+
+def test_a_changed_setting_runs_its_stage_and_those_after_it(config: Path, copy: Path) -> None:
+    before = times_of(copy)
+    finish(start(config, copy, "--set", "profile.normalise=whitening"))
+    after = times_of(copy)
+    assert {stage for stage in after if after[stage] != before[stage]} == {"profile", "evaluate", "report"}
+
+
+def wait_for(process: subprocess.Popen[str], out: Path, pattern: str) -> None:
+    while process.poll() is None and not list(out.glob(pattern)):
+        time.sleep(0.01)
+    assert process.poll() is None, process.communicate()[1]
+
+
+RESULTS = ("model/encoder.safetensors", "embeddings.parquet", "profiles/well.parquet", "scores.json", "matches.parquet")
+
+
+def test_stopped_in_training_and_run_again_equals_never_stopped(config: Path, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    process = start(config, out)
+    wait_for(process, out, "unfinished/train-*/model/checkpoints/last.ckpt")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Run the same command again" in errors
+    assert not (out / "model").exists()
+    finish(start(config, out))
+    assert bytes_of(out, *RESULTS) == bytes_of(finished, *RESULTS)
+
+
+@pytest.mark.slow
+def test_killed_at_several_places_and_run_again_equals_never_stopped(
+    config: Path, finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    for place in ("screen-*/virtual/images/*/*/*.tif", "crop-*/crops/plates/*", "train-*/model/checkpoints/*"):
+        process = start(config, out)
+        wait_for(process, out, f"unfinished/{place}")
+        process.kill()
+        process.communicate()
+    finish(start(config, out))
+    assert bytes_of(out, *RESULTS) == bytes_of(finished, *RESULTS)
+
+
+def test_ready_crops_without_mechanisms_run_to_a_report_that_says_why(copy: Path, tmp_path: Path) -> None:
+    """The seed's layout, made from the virtual screen's crops; no mechanism table: no score, but a report."""
+    import imagecodecs
+
+    store, cells = CropStore(copy / "crops"), read_table(copy / "cells.parquet")
+    images = tmp_path / "single-cell"
+    images.mkdir()
+    lines = ["Image_Name,Class_Name,Target"]
+    classes = cells["Metadata_Compound"] + "_" + cells["Metadata_Concentration"].astype("str")
+    targets = classes.astype("category").cat.codes
+    for row, cell in cells.iterrows():
+        name = (
+            f"{cell['Metadata_Plate']}-{cell['Metadata_Well']}-s{cell['Metadata_Site']}-{cell['Metadata_Object']}.png"
+        )
+        strip = np.concatenate(list(store.read(np.array([row]))[0]), axis=1)
+        (images / name).write_bytes(imagecodecs.png_encode(strip))
+        lines.append(f"{name},{classes[row]},{targets[row]}")
+    (images / "sc-metadata.csv").write_text("\n".join(lines))
+    settings = check_settings(
+        {
+            "screen": {"reader": "single-cell", "table": "sc-metadata.csv", "images": "."},
+            "train": {"epochs": 1, "minibatch_size": 16},
+            "profile": {"normalise": "whitening"},
+        },
+        source="test",
+        folder=images,
+    )
+    out = run(settings, tmp_path / "run")
+    scores = json.loads((out / "scores.json").read_text())
+    assert scores["nsc"] is None
+    assert "No mechanism table" in scores["reason"]
+    assert "No mechanism table" in (out / "report.html").read_text()
