@@ -51,6 +51,17 @@ def test_other_channels_are_refused_by_name_and_order(make_screen: MakeScreen, t
         load_encoder(tmp_path / "model", crops)
 
 
+def test_another_pixel_size_is_said(make_screen: MakeScreen, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    crops, _ = make_screen()
+    crops.pixel_size_um = 0.65
+    save_untrained(tmp_path / "model", crops)
+    load_encoder(tmp_path / "model", crops)
+    assert not caplog.records
+    crops.pixel_size_um = 0.325
+    load_encoder(tmp_path / "model", crops)
+    assert "trained on pixels of 0.65 µm, the crops have 0.325 µm" in caplog.text
+
+
 def test_the_size_of_the_minibatch_changes_nothing(make_screen: MakeScreen, tmp_path: Path) -> None:
     crops, cells = make_screen()
     encoder = build_untrained_encoder(SETTINGS.model_copy(update={"view_size_px": 32}), 2, seed=0)

@@ -40,7 +40,7 @@ class Augmenter:
     Notes
     -----
     Bit for bit the same on one machine and number of threads, whatever crops are drawn together. Measured on one
-    core for 64 px and three channels: some 6,000 views a second.
+    core for 64 px and three channels: some 4,000 views a second.
 
     References
     ----------

@@ -1,6 +1,7 @@
 """A trained encoder and what it expects of a crop; the model folder it is kept in."""
 
 import importlib.metadata
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -22,12 +23,13 @@ __all__ = [
     "ModelDescription",
     "build_untrained_encoder",
     "build_untrained_networks",
-    "check_channels",
     "describe_model",
     "load_encoder",
     "read_checkpoint",
     "save_model",
 ]
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 #: Under this name a checkpoint carries the model's description and what identifies its run.
@@ -172,7 +174,7 @@ def load_encoder(source: Path, crops: CropStore) -> Encoder:
     Only tensors and plain values are read: no code in a file is ever run.
     """
     description, weights = _read_model(source)
-    check_channels(description.channels, crops.channels, source)
+    _check_crops(description, crops, source)
     backbone = build_backbone(
         description.backbone, len(description.channels), view_size_px=description.view_size_px, pretrained=False
     )
@@ -185,18 +187,18 @@ def load_encoder(source: Path, crops: CropStore) -> Encoder:
     return Encoder(backbone.eval(), description.view_size_px, description.transform)
 
 
-def check_channels(model: Sequence[str], crops: Sequence[str], source: Path) -> None:
-    """Refuse crops whose channels are not the model's.
-
-    Raises
-    ------
-    DataError
-        They differ in name or order.
-    """
-    if tuple(model) != tuple(crops):
+def _check_crops(model: ModelDescription, crops: CropStore, source: Path) -> None:
+    """Refuse crops of other channels; say so where their pixels have another size."""
+    if model.channels != crops.channels:
         raise DataError(
-            f"{source}: the model was trained on the channels {', '.join(model)}; the crops have {', '.join(crops)}. "
-            "Expected the same names in the same order: crop the channels so, or train on these crops."
+            f"{source}: the model was trained on the channels {', '.join(model.channels)}; the crops have "
+            f"{', '.join(crops.channels)}. Expected the same names in the same order: crop the channels so, or train "
+            "on these crops."
+        )
+    sizes = (model.pixel_size_um, crops.pixel_size_um)
+    if None not in sizes and sizes[0] != sizes[1]:
+        log.warning(
+            "%s: trained on pixels of %g µm, the crops have %g µm: cells look larger or smaller", source, *sizes
         )
 
 

@@ -41,7 +41,7 @@ from cytoclr.learn.model import (
 )
 from cytoclr.learn.optimiser import build_optimiser, build_schedule
 from cytoclr.progress import Progress, Silent
-from cytoclr.storage import hash_json
+from cytoclr.storage import hash_json, open_atomic
 from cytoclr.tables import CELLS, WELL, check_table, treatment_names
 
 __all__ = ["Probe", "TrainReport", "train"]
@@ -503,22 +503,23 @@ class Keeper(pl.Callback):
         return {f"probe_{name}": float(value) for name, value in self.probe(encoder).items()}
 
     def _save(self, trainer: Any, epoch: int, *, is_best: bool) -> None:
-        """Write last.ckpt, and copies of it where this epoch is the best or due to be kept."""
+        """Write last.ckpt, and before it its copies where this epoch is the best or due to be kept."""
         folder = self.plan.folder / "checkpoints"
-        temporary = folder / ".last.ckpt.tmp"
-        trainer.save_checkpoint(temporary)
+        written = folder / ".written.ckpt"
+        try:
+            trainer.save_checkpoint(written)
+        except OSError as error:
+            raise MachineError(
+                f"{folder}: no checkpoint could be written ({error}). Free space, and run again."
+            ) from error
         if not trainer.is_global_zero:
             return
-        names = ["last.ckpt"]
-        if is_best:
-            names.append("best.ckpt")
-        if epoch % self.plan.settings.checkpoint_every_n_epochs == 0:
-            names.append(f"epoch={epoch:04d}.ckpt")
-        for name in reversed(names):
-            copied = folder / f".{name}.copy"
-            shutil.copyfile(temporary, copied)
-            copied.replace(folder / name)
-        temporary.unlink()
+        names = [f"epoch={epoch:04d}.ckpt"] if epoch % self.plan.settings.checkpoint_every_n_epochs == 0 else []
+        names += ["best.ckpt"] if is_best else []
+        for name in (*names, "last.ckpt"):
+            with written.open("rb") as source, open_atomic(folder / name) as copy_of_it:
+                shutil.copyfileobj(source, copy_of_it)
+        written.unlink()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Close the logs."""
