@@ -67,6 +67,11 @@ def test_points_are_drawn_and_change_with_level_and_layout(reader: Reader, input
     assert points.count() == len(inputs.wells) + 1
 
 
+def test_no_button_sends_a_figure_away(reader: Reader) -> None:
+    buttons = reader.page.eval_on_selector_all(".modebar-btn", "all => all.map(one => one.dataset.title)")
+    assert set(buttons) == {"Download plot", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"}
+
+
 def test_colours_change(reader: Reader) -> None:
     by_mechanism = reader.fills()
     reader.page.get_by_label("Colour").select_option("batch")

@@ -250,7 +250,10 @@ const PLOT_OPTIONS = {
   responsive: true,
   displaylogo: false,
   scrollZoom: false,
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+  modeBarButtons: [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]],
+  // Plotly would else offer to send the figure to its makers
+  showSendToCloud: false,
+  plotlyServerURL: "",
   toImageButtonOptions: { format: "svg", filename: "cytoclr" },
 };
 
