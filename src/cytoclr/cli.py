@@ -75,7 +75,9 @@ def evaluate(
     profiles: Annotated[Path | None, typer.Option(help="Score this table of wells (CSV, Parquet) instead.")] = None,
     screen: Annotated[Path | None, typer.Option(help="With --profiles: what is in each well (image table).")] = None,
     mechanisms: Annotated[Path | None, typer.Option(help="With --profiles: the mechanisms.")] = None,
-    normalise: Annotated[str, typer.Option(help="With --profiles: none, plate-zscore, whitening, tvn.")] = "none",
+    normalise: Annotated[
+        str, typer.Option(help="With --profiles: none, plate-zscore, plate-mad, plate-percentile, whitening, tvn.")
+    ] = "none",
     protocol: Annotated[str, typer.Option(help="With --profiles: how to score.")] = "treatment-mean",
 ) -> None:
     """Go on to the scores; or score anyone's table of well profiles."""
