@@ -81,6 +81,9 @@ def test_resampling_samples_where_the_formula_says() -> None:
     middle = views[:, :, 15:17, 15:17].mean(dim=(2, 3))
     assert abs(float(np.corrcoef(middle.numpy().T)[0, 1])) < 0.2
     turned = augment(crops, np.arange(1000), view_size_px=size_px, min_scale=1.0, flip=False, **PLAIN)
+    along_x = turned[:, :, 16, 18] - turned[:, :, 16, 13]
+    along_y = turned[:, :, 18, 16] - turned[:, :, 13, 16]
+    torch.testing.assert_close(along_y, torch.stack([-along_x[:, 1], along_x[:, 0]], dim=1), rtol=0, atol=1e-3)
     angle = torch.atan2(*(turned[:, :, 16, 18] - turned[:, :, 16, 13]).flip(1).T)
     assert np.histogram(angle.numpy(), bins=4, range=(-np.pi, np.pi))[0].min() > 200
 
