@@ -264,7 +264,6 @@ class TestPainting:
         image, cells = untreated_field(field_size_px=512, cells_per_site=50)
         resting = cells[(cells["state"] == "interphase") & cells["true_x"].between(30, 480)]
         resting = resting[resting["true_y"].between(30, 480)]
-        on = off = 0
         dna = image[0].astype(float)
         rows, columns = np.mgrid[-20:21, -20:21]
         distance = np.hypot(rows, columns)
