@@ -1,5 +1,6 @@
 """Cutting, storing and reading crops; nuclei; images that are not what they should be."""
 
+import contextlib
 from pathlib import Path
 
 import imagecodecs
@@ -234,3 +235,35 @@ def test_images_that_are_not_what_they_should_be(tmp_path: Path) -> None:
         read_field({"DNA": good, "Actin": tmp_path / "small.tif"})
     with pytest.raises(DataError, match="not a readable PNG"):
         read_strip(good, ("DNA",))
+
+
+def test_plates_keep_their_zeros_in_locations(tmp_path: Path) -> None:
+    path = tmp_path / "locations.csv"
+    path.write_text("Metadata_Plate,Metadata_Well,Metadata_Site,x,y\n00123,B02,1,20,24\n00123,B02,1,30,24\n")
+    locations = read_locations(path)
+    assert locations["Metadata_Plate"].tolist() == ["00123", "00123"]
+    assert locations["Metadata_Object"].tolist() == [1, 2]
+
+
+def test_a_centre_far_away_is_outside() -> None:
+    field = np.zeros((1, 32, 32), dtype=np.uint16)
+    crops, inside = cut_crops(field, np.array([1e30, 16.0]), np.array([16.0, 16.0]), size_px=16)
+    assert inside.tolist() == [False, True]
+    assert len(crops) == 1
+
+
+def test_a_tiff_whose_header_is_garbage_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((48, 48), dtype=np.uint16))
+    whole = path.read_bytes()
+    for place in range(8, 260):
+        path.write_bytes(whole[:place] + b"\x03" + whole[place + 1 :])
+        with contextlib.suppress(DataError):
+            read_field({"DNA": path})
+
+
+def test_a_site_of_another_depth_is_named(tiny_screen: Path, tmp_path: Path) -> None:
+    for path in (tiny_screen / "images").rglob("Week1_101_B03_s2*.tif"):
+        tifffile.imwrite(path, tifffile.imread(path).astype(np.uint8))
+    with pytest.raises(DataError, match=r"Week1_101 B03 s2: its crops are uint8 .*, those before uint16"):
+        crop_tiny(tiny_screen, tmp_path / "run")

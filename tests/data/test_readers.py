@@ -1,5 +1,7 @@
 """BBBC021's image table, the seed's single-cell table, mechanisms and foreign profiles."""
 
+import gzip
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -7,7 +9,7 @@ import pytest
 
 from cytoclr.data.readers.bbbc021 import find_images, read_image_table
 from cytoclr.data.readers.single_cell import find_strips, read_single_cells
-from cytoclr.data.screen import join_wells, read_mechanisms, read_profiles
+from cytoclr.data.screen import join_wells, read_any_table, read_mechanisms, read_profiles, read_texts
 from cytoclr.errors import DataError
 from cytoclr.tables import TREATMENT, WELL, feature_columns
 
@@ -70,6 +72,55 @@ def test_a_wrong_image_table_is_refused(tiny_screen: Path, changes: dict, match:
         read_image_table(path)
 
 
+def test_spaces_around_a_name_are_no_part_of_it(tiny_screen: Path) -> None:
+    path = edit(tiny_screen / "image.csv", Image_Metadata_Compound=(0, " DMSO "))
+    assert read_image_table(path)["Metadata_control_type"].iloc[0] == "negcon"
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"a;b\n1;2,5\n", "separated by semicolons. Expected commas"),
+        (b"a;b\n1;2\n", "separated by semicolons. Expected commas"),
+        (b"a\tb\n1\t2\n", "separated by tabs"),
+        (b"a,b\n0,30,x\n", r"more cells than its header has names \(2\)"),
+        ("a,b\ncafé,1\n".encode("cp1252"), "not UTF-8 text .* Save it as CSV UTF-8"),
+    ],
+)
+def test_other_kinds_of_csv_are_refused(tmp_path: Path, content: bytes, match: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=match):
+        read_texts(path)
+
+
+def test_damaged_and_other_archives_are_refused(tmp_path: Path) -> None:
+    whole = gzip.compress(b"a,b\n" + b"1,2\n3,4\n" * 40)
+    for name, content in {"a.csv.gz": whole[:16] + bytes(12) + whole[28:], "a.csv.zip": b"PK\x03\x04\xff"}.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=re.escape(name)):
+            read_texts(path)
+    parquet = tmp_path / "a.parquet"
+    parquet.write_bytes(b"x")
+    with pytest.raises(DataError, match=r"a.parquet: not a readable Parquet table") as caught:
+        read_any_table(parquet)
+    assert "Delete it" not in str(caught.value)
+
+
+def test_columns_without_a_name_are_left_out(tmp_path: Path) -> None:
+    pd.DataFrame({"a": ["1"], "b": ["2"]}).to_csv(tmp_path / "index.csv")
+    assert list(read_texts(tmp_path / "index.csv").columns) == ["a", "b"]
+
+
+def test_metadata_stay_texts_and_empty_cells_do_not_make_a_feature_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "wells.csv"
+    path.write_text("Metadata_Plate,Metadata_Well,A,B,C,D\n00123,B02,1,NA,,x\n00123,B03,2,3,,4\n")
+    table = read_any_table(path)
+    assert table["Metadata_Plate"].tolist() == ["00123", "00123"]
+    assert feature_columns(table) == ["A", "B"]
+
+
 def test_missing_files_stop_or_are_listed(tiny_screen: Path) -> None:
     screen = read_image_table(tiny_screen / "image.csv")
     (tiny_screen / "images/Week1/Week1_101/Week1_101_B02_s2_w2.tif").unlink()
@@ -84,6 +135,22 @@ def test_images_may_lie_in_the_plates_folder_alone(tiny_screen: Path) -> None:
     screen = read_image_table(tiny_screen / "image.csv", plates=["Week2_202"])
     found, _ = find_images(screen, tiny_screen / "images" / "Week2", skip_missing=False)
     assert len(found) == 4
+
+
+def test_images_may_lie_in_the_images_folder_itself(tiny_screen: Path) -> None:
+    table = pd.read_csv(tiny_screen / "image.csv", dtype="str", keep_default_na=False)
+    table.assign(Image_PathName_DAPI="", Image_PathName_Tubulin=".").to_csv(tiny_screen / "flat.csv", index=False)
+    for path in (tiny_screen / "images").rglob("*.tif"):
+        path.rename(tiny_screen / "images" / path.name)
+    found, _ = find_images(read_image_table(tiny_screen / "flat.csv"), tiny_screen / "images", skip_missing=False)
+    assert len(found) == 8
+
+
+def test_a_folder_is_no_image(tiny_screen: Path) -> None:
+    table = edit(tiny_screen / "image.csv", Image_FileName_Tubulin=(0, ""))
+    edit(table, Image_FileName_Tubulin=(1, ""), Image_PathName_Tubulin=(1, ""))
+    _, left_out = find_images(read_image_table(table), tiny_screen / "images", skip_missing=True)
+    assert left_out["reason"].tolist() == ["no image file: Tubulin"] * 2
 
 
 @pytest.mark.parametrize("folder", ["../..", "/etc", "C:/images", "a/../../b"])
@@ -144,6 +211,20 @@ def test_foreign_profiles_join_their_screen(tiny_screen: Path) -> None:
     table.drop(columns="Cells_A").to_csv(path, index=False)
     with pytest.raises(DataError, match="no numeric column that could be a feature"):
         read_profiles(path)
+
+
+def test_a_table_with_several_rows_a_well_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "sites.csv"
+    path.write_text("Metadata_Plate,Metadata_Well,Metadata_Site,A\n00123,B02,1,0.5\n00123,B02,2,0.7\n")
+    with pytest.raises(DataError, match=r"1 of 2 rows repeat a well, first: 00123 B02\. Expected one row"):
+        read_profiles(path)
+
+
+def test_columns_that_are_no_features_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "wells.csv"
+    path.write_text("Metadata_Plate,Metadata_Well,Metadata_Note,A,B\nP,B02,x,1,2\nP,B03,x,3,oops\n")
+    read_profiles(path)
+    assert "columns that are not all numbers are no features: B" in caplog.text
 
 
 @pytest.fixture

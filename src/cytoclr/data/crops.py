@@ -147,11 +147,11 @@ class ShardWriter:
         self.num_cells = 0
         self._header_end = self._write_header()
 
-    def append(self, crops: UInt[np.ndarray, "cell channel height width"]) -> None:
-        """Write crops of the declared shape and type."""
+    def append(self, crops: UInt[np.ndarray, "cell channel height width"], *, source: str = "shard") -> None:
+        """Write crops of the declared shape and type; `source` names them in the message if they are others."""
         if crops.shape[1:] != self._shape or crops.dtype != self._dtype:
             raise DataError(
-                f"crops are {crops.dtype} {crops.shape[1:]}, those before {self._dtype} {self._shape} "
+                f"{source}: its crops are {crops.dtype} {crops.shape[1:]}, those before {self._dtype} {self._shape} "
                 "(channel, height, width). Expected one type and size on a plate."
             )
         self._file.write(np.ascontiguousarray(crops).data)

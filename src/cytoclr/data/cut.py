@@ -52,6 +52,7 @@ class _Piece:
     cells: pd.DataFrame
     left_out: pd.DataFrame
     pixels: UInt[np.ndarray, "channel pixel"]
+    source: str
 
 
 def cut_crops(
@@ -80,12 +81,12 @@ def cut_crops(
     inside
         Which centres those are.
     """
-    left = np.floor(x + 0.5).astype(np.int64) - size_px // 2
-    top = np.floor(y + 0.5).astype(np.int64) - size_px // 2
+    left = np.floor(x + 0.5) - size_px // 2
+    top = np.floor(y + 0.5) - size_px // 2
     rows, columns = field.shape[1:]
     inside = (left >= 0) & (top >= 0) & (left + size_px <= columns) & (top + size_px <= rows)
     crops = np.empty((int(inside.sum()), len(field), size_px, size_px), dtype=field.dtype)
-    for crop, row, column in zip(crops, top[inside], left[inside], strict=True):
+    for crop, row, column in zip(crops, top[inside].astype(int), left[inside].astype(int), strict=True):
         crop[...] = field[:, row : row + size_px, column : column + size_px]
     return crops, inside
 
@@ -153,7 +154,8 @@ def cut_fields(
             reason = "no nucleus found" if locations is None else "no location given"
             left_out = pd.DataFrame([[*site, 0, reason]], columns=_LEFT_OUT_COLUMNS)
         pixels = field[:, ::_STEP, ::_STEP].reshape(len(field), -1)
-        return _Piece(crops, cells.loc[inside], left_out, pixels)
+        source = "{} {} s{}".format(*site)
+        return _Piece(crops, cells.loc[inside], left_out, pixels, source)
 
     return _cut_plates(
         screen,
@@ -205,7 +207,8 @@ def cut_strips(
     def pack(rows: pd.DataFrame) -> _Piece:
         crops = np.stack([_cut_middle(Path(path), tuple(channels), size_px) for path in rows["Path_Crop"]])
         pixels = crops[:, :, ::2, ::2].swapaxes(0, 1).reshape(len(channels), -1)
-        return _Piece(crops, rows, rows.iloc[:0].reindex(columns=_LEFT_OUT_COLUMNS), pixels)
+        nothing = rows.iloc[:0].reindex(columns=_LEFT_OUT_COLUMNS)
+        return _Piece(crops, rows, nothing, pixels, str(rows["Path_Crop"].iloc[0]))
 
     return _cut_plates(
         cells,
@@ -293,9 +296,9 @@ def _cut_plate(
     cells, left_out, pixels = [first.cells], [first.left_out], [first.pixels]
     file = note.parent.parent / shard_name(plate)
     with open_shard(file, len(channels), size_px, first.crops.dtype) as shard:
-        shard.append(first.crops)
+        shard.append(first.crops, source=first.source)
         for piece in pieces:
-            shard.append(piece.crops)
+            shard.append(piece.crops, source=piece.source)
             cells.append(piece.cells)
             left_out.append(piece.left_out)
             pixels.append(piece.pixels)

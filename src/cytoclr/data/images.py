@@ -56,10 +56,13 @@ def _read_tiff(path: Path) -> UInt[np.ndarray, "row column"]:
                 raise DataError(
                     f"{path}: cut short: {size:,} bytes, its header expects {needed:,}. Copy the file again."
                 )
-            return np.ascontiguousarray(page.asarray())
+            plane = page.asarray()
+            if plane.shape != page.shape or not plane.size:
+                raise DataError(f"{path}: its header does not say where the pixels are. Copy the file again.")
+            return np.ascontiguousarray(plane)
     except FileNotFoundError:
         raise DataError(f"{path}: no such image file.") from None
-    except (tifffile.TiffFileError, RuntimeError, ValueError, OSError, IndexError) as error:
+    except (tifffile.TiffFileError, RuntimeError, ValueError, TypeError, OSError, IndexError) as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not a readable TIFF ({detail}). Copy the file again.") from None
 

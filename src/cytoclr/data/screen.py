@@ -1,13 +1,16 @@
 """Tables that describe a screen: what is in each well, which mechanism a compound has, and profiles of others."""
 
 import gzip
+import logging
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
-from cytoclr.errors import DataError, list_some
+from cytoclr.errors import DamagedError, DataError, list_some
 from cytoclr.storage import read_table
 from cytoclr.tables import (
     MECHANISM,
@@ -32,30 +35,54 @@ __all__ = [
     "read_texts",
 ]
 
+logger = logging.getLogger(__name__)
+
 #: Metadata prefixes in use in the field, longest first.
 _PREFIXES = ("Image_Metadata_", "Metadata_", "")
+#: What stands for an empty cell among numbers: nothing, or what R, pandas and SQL write.
+_EMPTY = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
 
 
 def read_texts(path: Path) -> pd.DataFrame:
     """Read a CSV file (plain or gzipped) as texts: nothing is guessed; ``NA`` stays a name, ``00123`` keeps its zeros.
 
+    Spaces around a cell are no part of it. Columns without a name (an index, a spreadsheet's margin) are left out.
+
     Raises
     ------
     DataError
-        The file is missing, not UTF-8, empty, or its rows have different numbers of cells.
+        The file is missing, not UTF-8, empty, not separated by commas, or its rows have different numbers of cells.
     """
+    compression: Literal["gzip"] | None = "gzip" if path.suffix == ".gz" else None
     try:
-        return pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig")
+        texts = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig", compression=compression)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Correct the path.") from None
     except pd.errors.EmptyDataError:
         raise DataError(f"{path}: empty. Expected a CSV table with a header.") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, gzip.BadGzipFile, EOFError, OSError) as error:
-        raise DataError(f"{path}: not a readable CSV table ({error}).") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason}). Save it as CSV UTF-8.") from None
+    except (pd.errors.ParserError, gzip.BadGzipFile, zlib.error, EOFError, OSError) as error:
+        raise DataError(f"{path}: not a readable CSV table ({str(error).strip()}).") from None
+    _check_separators(texts, path)
+    named = [name for name in texts.columns if not name.startswith("Unnamed: ")]
+    return pd.DataFrame({name.strip(): texts[name].str.strip() for name in named})
+
+
+def _check_separators(texts: pd.DataFrame, path: Path) -> None:
+    header = str(texts.columns[0])
+    if len(texts.columns) == 1 and (";" in header or "\t" in header):
+        separator = "semicolons" if ";" in header else "tabs"
+        raise DataError(f"{path}: its cells are separated by {separator}. Expected commas: save it as CSV with commas.")
+    if not isinstance(texts.index, pd.RangeIndex):  # pandas takes surplus cells at the left for an index
+        raise DataError(
+            f"{path}: its rows have more cells than its header has names ({len(texts.columns)}). "
+            "Expected as many; is there a comma at the end of rows, or in a number?"
+        )
 
 
 def read_any_table(path: Path) -> pd.DataFrame:
-    """Read Parquet, or CSV (plain or gzipped) with pandas' own types.
+    """Read Parquet, or CSV (plain or gzipped), in which metadata stay texts and the other columns may be numbers.
 
     Raises
     ------
@@ -65,11 +92,20 @@ def read_any_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"{path}: no such file. Correct the path.")
     if path.suffix == ".parquet":
-        return read_table(path)
+        try:
+            return read_table(path)
+        except DamagedError as error:
+            raise DataError(f"{path}: not a readable Parquet table ({error.__cause__}).") from None
     texts = read_texts(path)
     numbers = texts.apply(pd.to_numeric, errors="coerce")
-    # A column is numeric if every cell that is not empty is a number: 'NA' in a compound column stays a text.
-    numeric = [name for name in texts.columns if (numbers[name].notna() | texts[name].isin(["", "nan", "NaN"])).all()]
+    # Plate 00123 keeps its zeros. Another column is numeric if it has numbers, and nothing else but empty cells.
+    numeric = [
+        name
+        for name in texts.columns
+        if not name.startswith(_PREFIXES[:2])
+        and numbers[name].notna().any()
+        and (numbers[name].notna() | texts[name].isin(_EMPTY)).all()
+    ]
     return texts.assign(**{name: numbers[name] for name in numeric})
 
 
@@ -136,7 +172,7 @@ def describe_wells(
     Raises
     ------
     DataError
-        The pattern does not fit a plate's name, or no well is a control of the names given.
+        The pattern does not fit a plate's name.
     """
     batches = {}
     for plate in wells["Metadata_Plate"].unique():
@@ -195,11 +231,24 @@ def read_profiles(path: Path) -> pd.DataFrame:
             f"{path}: lacks {' and '.join(missing)} (or Image_{missing[0]}). "
             f"Found: {list_some(list(frame.columns), 12)}."
         )
+    if frame.empty:
+        raise DataError(f"{path}: the table has no rows.")
     if not feature_columns(frame):
         raise DataError(
             f"{path}: no numeric column that could be a feature. Found: {list_some(list(frame.columns), 12)}."
         )
-    return frame.astype(dict.fromkeys(WELL, "str"))
+    texts = [name for name in frame.columns.difference(feature_columns(frame), sort=False) if "Metadata_" not in name]
+    if texts:
+        logger.warning("%s: columns that are not all numbers are no features: %s", path, list_some(texts))
+    frame = frame.astype(dict.fromkeys(WELL, "str"))
+    repeated = frame.duplicated(WELL)
+    if repeated.any():
+        plate, well = frame.loc[repeated, WELL].iloc[0]
+        raise DataError(
+            f"{path}: {int(repeated.sum()):,} of {len(frame):,} rows repeat a well, first: {plate} {well}. "
+            "Expected one row a well; average its sites or cells first."
+        )
+    return frame
 
 
 def join_wells(profiles: pd.DataFrame, screen: pd.DataFrame, source: str) -> pd.DataFrame:

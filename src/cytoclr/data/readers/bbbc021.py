@@ -3,6 +3,7 @@
 The virtual screen writes tables of the same shape, and is read by this module too.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -57,7 +58,8 @@ def read_image_table(
     screen = pd.DataFrame({ours: texts[theirs] for ours, theirs in sources.items()})
     screen["Metadata_Site"] = _read_sites(texts[f"{_FILE}{channels[0]}"], path)
     for channel in channels:
-        screen[f"{PATH_PREFIX}{channel}"] = texts[f"{_FOLDER}{channel}"] + "/" + texts[f"{_FILE}{channel}"]
+        folders = texts[f"{_FOLDER}{channel}"]
+        screen[f"{PATH_PREFIX}{channel}"] = folders.mask(folders == "", ".") + "/" + texts[f"{_FILE}{channel}"]
     if plates is not None:
         absent = sorted(set(plates) - set(screen["Metadata_Plate"]))
         if absent:
@@ -132,11 +134,12 @@ def find_images(screen: pd.DataFrame, images: Path, *, skip_missing: bool) -> tu
 
 def _find_image(path: str, images: Path, listings: dict[Path, frozenset[str]]) -> str | None:
     relative = PurePosixPath(path.replace("\\", "/"))
-    if relative.is_absolute() or ".." in relative.parts or ":" in relative.parts[0]:
+    if relative.is_absolute() or ".." in relative.parts or ":" in "".join(relative.parts[:1]):
         raise DataError(f"the image path {path!r} leaves the images' folder. Expected one relative to {images}.")
     for folder in (images / relative.parent, images / relative.parent.name):
         if folder not in listings:
-            listings[folder] = frozenset(file.name for file in folder.iterdir()) if folder.is_dir() else frozenset()
+            entries = os.scandir(folder) if folder.is_dir() else ()
+            listings[folder] = frozenset(entry.name for entry in entries if entry.is_file())
         if relative.name in listings[folder]:
             return str(folder / relative.name)
     return None

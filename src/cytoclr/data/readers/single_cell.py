@@ -1,5 +1,6 @@
 """Ready crops as the 2020 project kept them: ``sc-metadata.csv`` beside one PNG a cell, the channels side by side."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def find_strips(cells: pd.DataFrame, images: Path, *, skip_missing: bool) -> tup
     if outside.any():
         name = cells.loc[outside, "Path_Crop"].iloc[0]
         raise DataError(f"the image name {name!r} leaves the images' folder. Expected a plain file name in {images}.")
-    present = {file.name for file in images.iterdir()}
+    present = {entry.name for entry in os.scandir(images) if entry.is_file()}
     gone = ~cells["Path_Crop"].isin(present)
     left_out = cells.loc[gone, [*SITE, "Metadata_Object"]].assign(reason="no image file").reset_index(drop=True)
     if gone.any() and (not skip_missing or gone.all()):
