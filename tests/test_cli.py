@@ -43,7 +43,7 @@ def test_crop_writes_the_crops_and_a_second_call_leaves_them(config: Path) -> No
     out = config.parent / "run"
     first = cytoclr("crop", config, "--out", out)
     assert first.returncode == 0, first.stderr
-    assert "left out: 8 crop crosses the border" in first.stderr.replace("\n", " ")
+    assert "left out: 8 × crop crosses the border" in first.stderr.replace("\n", " ")
     began_s = (out / "crops/Week1_101.npy").stat().st_mtime
     time.sleep(0.05)
     assert cytoclr("crop", config, "--out", out).returncode == 0

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args, no_type_check
 import pydantic
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic_core import PydanticCustomError
 
 from cytoclr.errors import SettingsError
 from cytoclr.seed_config import convert_seed_config, is_seed_config
@@ -51,11 +52,31 @@ def _resolve(path: Path, info: ValidationInfo) -> Path:
 #: A path; in a config file it is relative to that file's folder.
 FilePath = Annotated[Path, AfterValidator(_resolve)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Percent = Annotated[float, Field(ge=0.0, le=100.0)]
 Positive = Annotated[int, Field(ge=1)]
 
 
+def _check_pattern(pattern: str) -> str:
+    try:
+        num_groups = re.compile(pattern).groups
+    except re.error as error:
+        raise PydanticCustomError("pattern", "not a regular expression ({why})", {"why": str(error)}) from None
+    if num_groups == 0:
+        raise PydanticCustomError("pattern", "expected a group, as in '^(.*)$', which makes each plate a batch")
+    return pattern
+
+
+def _check_increasing(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] >= pair[1]:
+        raise PydanticCustomError("increasing", "expected the lower percentile first")
+    return pair
+
+
+BatchPattern = Annotated[str, AfterValidator(_check_pattern)]
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
 
 
 #: What differs between the plates of a virtual screen and should not matter.
@@ -80,7 +101,7 @@ class VirtualSettings(_Section):
     reader: Literal["virtual"] = "virtual"
     screen_seed: int = Field(0, ge=0, description="decides everything random in the simulated screen")
     num_mechanisms: int = Field(8, ge=2, le=12)
-    compounds_per_mechanism: int = Field(4, ge=2)
+    compounds_per_mechanism: int = Field(6, ge=2)
     doses: int = Field(2, ge=1, description="concentrations of each compound")
     num_batches: int = Field(4, ge=2)
     plates_per_batch: Positive = Field(2, description="replicates: each treatment is once on every plate of its batch")
@@ -100,10 +121,10 @@ class Bbbc021Settings(_Section):
     reader: Literal["bbbc021"]
     image_table: FilePath = Field(description="BBBC021_v1_image.csv, or the same gzipped")
     images: FilePath = Field(description="folder that holds the plates' folders of TIFF files")
-    plates: tuple[str, ...] | None = Field(None, description="these plates only; null: all")
+    plates: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(None, description="these plates only; null: all")
     controls: tuple[str, ...] = Field(("DMSO",), description="compounds of the untreated wells")
     positive_controls: tuple[str, ...] = Field(("taxol",), description="compounds that are on every plate")
-    batch_pattern: str = Field(r"^([^_]+)_", description="its first group, found in a plate's name, is the batch")
+    batch_pattern: BatchPattern = Field(r"^([^_]+)_", description="its first group, found in a plate's name, is the batch")
     pixel_size_um: float | None = Field(None, gt=0.0)
 
 
@@ -116,7 +137,7 @@ class SingleCellSettings(_Section):
     channels: tuple[str, ...] = Field(("DNA", "Tubulin", "Actin"), min_length=1, description="from left to right")
     controls: tuple[str, ...] = Field(("DMSO",), description="compounds of the untreated wells")
     positive_controls: tuple[str, ...] = ()
-    batch_pattern: str = Field(r"^([^_]+)_", description="its first group, found in a plate's name, is the batch")
+    batch_pattern: BatchPattern = Field(r"^([^_]+)_", description="its first group, found in a plate's name, is the batch")
     pixel_size_um: float | None = Field(None, gt=0.0)
 
 
@@ -136,7 +157,9 @@ class CropSettings(_Section):
         "plate-percentile",
         description="what becomes 0 and 1: two percentiles of the plate, or the type's range",
     )
-    percentiles: tuple[float, float] = Field((1.0, 99.9), description="of the plate's pixels, per channel")
+    percentiles: Annotated[tuple[Percent, Percent], AfterValidator(_check_increasing)] = Field(
+        (1.0, 99.9), description="of the plate's pixels, per channel"
+    )
     skip_missing: bool = Field(False, description="leave out, count and list sites with missing files")
 
 
@@ -173,10 +196,10 @@ class TrainSettings(_Section):
     transform: Literal["sqrt", "linear"] = Field("sqrt", description="of intensities 0..1, before anything else")
     projection_hidden: Positive = 256
     projection_dim: Positive = 128
-    temperature: float = Field(0.2, gt=0.0)
+    temperature: float = Field(0.1, gt=0.0)
     similarity: Literal["cosine", "dot"] = "cosine"
     minibatch_size: int = Field(256, ge=2)
-    epochs: Positive = 20
+    epochs: Positive = 16
     optimizer: Literal["adam", "adamw", "lars", "sgd"] = "adamw"
     learning_rate: float = Field(4e-3, gt=0.0)
     weight_decay: float = Field(1e-4, ge=0.0)
@@ -225,7 +248,7 @@ class EvaluateSettings(_Section):
 class ReportSettings(_Section):
     """What the report shows."""
 
-    title: str = "cytoclr report"
+    title: str = "Cell profiles"
     cells_per_profile: int = Field(8, ge=1, le=32, description="crops shown with each well and treatment")
     neighbours: int = Field(12, ge=2, description="t-SNE perplexity and UMAP neighbours, at most")
 
@@ -387,7 +410,7 @@ def _explain(error: pydantic.ValidationError, source: str, lines: Mapping[tuple[
             sentences.append(f"{place}: {name} is not a setting. {hint}")
         else:
             expected = problem["msg"][0].lower() + problem["msg"][1:]
-            sentences.append(f"{place}: {name}: {expected}; found {problem['input']!r}.")
+            sentences.append(f"{place}: {name or 'settings'}: {expected}; found {problem['input']!r}.")
     return "\n".join(sentences)
 
 

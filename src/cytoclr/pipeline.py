@@ -238,7 +238,7 @@ class _Run:
         }
         left_out = self._finish("crop", inputs, work).report["left_out"]
         if left_out:
-            counts = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
+            counts = ", ".join(f"{count:,} × {reason}" for reason, count in left_out.items())
             logger.warning("left out: %s; listed in %s", counts, self.folder / "left_out.csv")
 
     def train(self) -> None:
@@ -360,7 +360,7 @@ class _Run:
                 mechanisms=self._mechanisms,
                 metrics=_read_lines(self.folder / "model" / "metrics.jsonl"),
                 provenance=read_json(self.folder / "provenance.json"),
-                left_out=[f"{reason}: {count:,}" for reason, count in told["crop"]["left_out"].items()],
+                left_out=[f"{count:,} × {reason}" for reason, count in told["crop"]["left_out"].items()],
                 warnings=told["profile"][TRAINED]["normalisation"]["warnings"],
                 settings_text=dump_settings(self.settings),
             )
