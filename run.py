@@ -6,7 +6,5 @@ from pathlib import Path
 from cytoclr.cli import app
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    names_config = bool(arguments) and not arguments[0].startswith("-")
-    config = [] if names_config else [str(Path(__file__).with_name("config.yaml"))]
-    app(["run", *config, *arguments])
+    beside = str(Path(__file__).with_name("config.yaml"))
+    app(["run", *sys.argv[1:]], default_map={"run": {"config": beside}})

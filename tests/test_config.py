@@ -5,6 +5,8 @@ import pytest
 from cytoclr.config import Settings, SingleCellSettings, dump_settings, parse_text, read_settings
 from cytoclr.errors import SettingsError
 
+BBBC021 = "screen: {reader: bbbc021, image_table: i.csv, images: i, "
+
 
 def write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "config.yaml"
@@ -46,7 +48,13 @@ def test_changes_replace_single_values(tmp_path: Path) -> None:
         ("train:\n  epochs: 0\n", r":2: train.epochs: .*greater than or equal to 1; found 0"),
         ("train:\n  preload: 1\n", r":2: train.preload: .*boolean; found 1"),
         ("screen:\n  reader: nope\n", r"'virtual', 'bbbc021', 'single-cell'"),
-        ("3", r"input should be an object"),
+        ("3", r"config.yaml.*: settings: input should be an object"),
+        (BBBC021 + "batch_pattern: '^(['}", r":1: screen.batch_pattern: not a regular expression"),
+        (BBBC021 + "batch_pattern: Week}", r"screen.batch_pattern: expected a group, as in '\^\(\.\*\)\$'"),
+        (BBBC021 + "plates: []}", r"screen.plates: .*at least 1 item"),
+        ("crop: {percentiles: [99.9, 1.0]}", r":1: crop.percentiles: expected the lower percentile first"),
+        ("crop: {percentiles: [-1, 200]}", r"crop.percentiles.0: .*greater than or equal to 0"),
+        ("crop: {nucleus_diameter_px: 1e400}", r"crop.nucleus_diameter_px: input should be a finite number"),
     ],
 )
 def test_errors_name_their_place(tmp_path: Path, text: str, match: str) -> None:

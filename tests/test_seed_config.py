@@ -96,6 +96,8 @@ def test_another_probe_set_is_a_screen_of_its_own(seed: Path) -> None:
         ("(96,96,3)", "(96,64,3)", "expected a square, found 96 x 64"),
         ('sampler: "random"', 'sampler: "clever"', "expected random or weighted, found 'clever'"),
         ("epochs: 400", "epochs: many", "expected a number, found 'many'"),
+        ("epochs: 400", "epochs: .nan", "epochs: expected a number, found nan"),
+        ("epochs: 400", "epochs: .inf", "epochs: expected a number, found inf"),
         ("epochs: 400", "epoch: 400", "epoch is not a key of the 2020 project"),
         ("fp16_precision: False", "fp16_precision: maybe", "expected True or False"),
     ],

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cytoclr.stages import StageFolder
+from cytoclr.storage import hash_json
 
 
 class Work:
@@ -38,6 +39,14 @@ def test_a_changed_stage_replaces_its_files_and_removes_those_it_no_longer_has(t
     assert (tmp_path / "crops" / "b.npy").read_text() == "second"
     assert not (tmp_path / "crops" / "a.npy").exists()
     assert not (tmp_path / "cells.parquet").exists()
+
+
+def test_what_a_killed_process_left_half_written_is_no_result(tmp_path: Path) -> None:
+    half = tmp_path / "unfinished" / f"crop-{hash_json({'size': 1})[:12]}" / "crops" / ".a.npy.4711.tmp"
+    half.parent.mkdir(parents=True)
+    half.write_text("half")
+    assert set(StageFolder(tmp_path).finish("crop", {"size": 1}, Work()).files) == {"crops/a.npy", "cells.parquet"}
+    assert [path.name for path in (tmp_path / "crops").iterdir()] == ["a.npy"]
 
 
 def test_a_failing_stage_leaves_the_old_result_and_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -121,10 +121,14 @@ class Bbbc021Settings(_Section):
     reader: Literal["bbbc021"]
     image_table: FilePath = Field(description="BBBC021_v1_image.csv, or the same gzipped")
     images: FilePath = Field(description="folder that holds the plates' folders of TIFF files")
-    plates: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(None, description="these plates only; null: all")
+    plates: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        None, description="these plates only; null: all"
+    )
     controls: tuple[str, ...] = Field(("DMSO",), description="compounds of the untreated wells")
     positive_controls: tuple[str, ...] = Field(("taxol",), description="compounds that are on every plate")
-    batch_pattern: BatchPattern = Field(r"^([^_]+)_", description="its first group, found in a plate's name, is the batch")
+    batch_pattern: BatchPattern = Field(
+        r"^([^_]+)_", description="its first group, found in a plate's name, is the batch"
+    )
     pixel_size_um: float | None = Field(None, gt=0.0)
 
 
@@ -137,7 +141,9 @@ class SingleCellSettings(_Section):
     channels: tuple[str, ...] = Field(("DNA", "Tubulin", "Actin"), min_length=1, description="from left to right")
     controls: tuple[str, ...] = Field(("DMSO",), description="compounds of the untreated wells")
     positive_controls: tuple[str, ...] = ()
-    batch_pattern: BatchPattern = Field(r"^([^_]+)_", description="its first group, found in a plate's name, is the batch")
+    batch_pattern: BatchPattern = Field(
+        r"^([^_]+)_", description="its first group, found in a plate's name, is the batch"
+    )
     pixel_size_um: float | None = Field(None, gt=0.0)
 
 

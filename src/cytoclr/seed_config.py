@@ -4,6 +4,7 @@ Its code read most values through ``eval``; here ``(96,96,3)`` is read as a tupl
 not, as nothing.
 """
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -162,9 +163,12 @@ def _is_none(value: Value) -> bool:
 
 def _read_number(value: Value, place: str) -> float:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
-        raise SettingsError(f"{place}: expected a number, found {value!r}.") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise SettingsError(f"{place}: expected a number, found {value!r}.")
+    return number
 
 
 def _read_integer(value: Value, place: str) -> int:

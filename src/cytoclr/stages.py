@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cytoclr.storage import Manifest, hash_json, recover_folder, replace_folder, sync_folder
+from cytoclr.storage import TEMPORARY, Manifest, hash_json, recover_folder, replace_folder, sync_folder
 
 __all__ = ["StageFolder"]
 
@@ -73,6 +73,8 @@ class StageFolder:
         written = place / "manifest.json"
         if not written.is_file():
             began_s = time.monotonic()
+            for leftover in place.rglob(TEMPORARY):
+                leftover.unlink()
             told = work(place)
             files = [path for path in place.rglob("*") if path.is_file()]
             report = {**told, "elapsed_s": round(time.monotonic() - began_s, 3)}

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from cytoclr.errors import DamagedError, MachineError
 
 __all__ = [
+    "TEMPORARY",
     "FileRecord",
     "Manifest",
     "hash_file",
@@ -38,6 +39,10 @@ __all__ = [
     "write_table",
     "write_text",
 ]
+
+
+#: What files are called (as a glob) that `open_atomic` has not finished; a killed process leaves them behind.
+TEMPORARY = ".*.tmp"
 
 
 @contextlib.contextmanager
