@@ -1,6 +1,7 @@
 """The command line as a user meets it: wrong inputs get one sentence and the right exit code."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import tifffile
+
+from cytoclr.storage import read_table
 
 
 def cytoclr(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -52,6 +55,16 @@ def test_crop_writes_the_crops_and_a_second_call_leaves_them(config: Path) -> No
     assert manifest["report"]["num_cells"] == 16
 
 
+def test_a_moved_project_is_not_cut_again(config: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert cytoclr("crop", config, "--out", config.parent / "run").returncode == 0
+    moved = tmp_path_factory.mktemp("elsewhere") / "project"
+    shutil.move(config.parent, moved)
+    shard = moved / "run/crops/Week1_101.npy"
+    written_ns = shard.stat().st_mtime_ns
+    assert cytoclr("crop", moved / "config.yaml", "--out", moved / "run", "--skip-missing").returncode == 0
+    assert shard.stat().st_mtime_ns == written_ns
+
+
 def misspell_a_key(folder: Path) -> None:
     (folder / "config.yaml").write_text("crop: {sise_px: 16}")
 
@@ -70,6 +83,11 @@ def give_a_well_two_compounds(folder: Path) -> None:
     path.write_text(path.read_text().replace("DMSO,0", "taxol,0", 1))
 
 
+def name_no_control(folder: Path) -> None:
+    path = folder / "image.csv"
+    path.write_text(path.read_text().replace("DMSO", "water"))
+
+
 def lose_the_table(folder: Path) -> None:
     (folder / "image.csv").unlink()
 
@@ -81,6 +99,11 @@ def lose_the_table(folder: Path) -> None:
         (lose_an_image, 3, "1 of 8 sites lack an image file, first: Week1_101 B02 s1 (DAPI)"),
         (halve_an_image, 3, "Week1_101_B02_s1_w1.tif: "),
         (give_a_well_two_compounds, 3, "1 well has more than one treatment, first: Week1_101 B02 (taxol and DMSO)"),
+        (
+            name_no_control,
+            3,
+            "no well is untreated (DMSO), but profile.normalise tvn is fitted on such wells. Found: NA",
+        ),
         (lose_the_table, 3, "image.csv: no such file"),
     ],
 )
@@ -160,6 +183,39 @@ def test_published_profiles_get_their_known_scores(
     assert scores["protocol"]["name"] == "treatment-mean"
     assert (scores["nsc"]["correct"], scores["nsc"]["total"]) == (nsc, 103)
     assert (scores["nscb"]["correct"], scores["nscb"]["total"]) == (nscb, 92)
+
+
+def evaluate_wells(folder: Path, out: Path, *more: object) -> subprocess.CompletedProcess[str]:
+    """Score a table of two wells a plate."""
+    rows = [f"{plate},{well},{number}.5,{-number}" for plate in ("101", "202") for number, well in enumerate(WELLS)]
+    (folder / "wells.csv").write_text("\n".join(["Metadata_Plate,Metadata_Well,A,B", *rows]))
+    names = ("--profiles", "wells.csv", "--screen", "image.csv", "--mechanisms", "moa.csv", "--out", out)
+    return cytoclr("evaluate", *names, *more, cwd=folder)
+
+
+WELLS = ("B02", "B03")
+
+
+def test_a_table_is_scored_with_batches_and_controls_of_ones_own(config: Path) -> None:
+    table = config.parent / "image.csv"
+    table.write_text(table.read_text().replace(",Week1_", ",").replace(",Week2_", ",").replace("DMSO", "water"))
+    done = evaluate_wells(config.parent, config.parent / "scored")
+    assert done.returncode == 3
+    assert "the batch of plate '101' is not found by batch_pattern" in done.stderr
+    own = ("--set", "screen.batch_pattern='^(.)'", "--set", "screen.controls=[water]")
+    done = evaluate_wells(config.parent, config.parent / "scored", *own)
+    assert done.returncode == 0, done.stderr
+    wells = read_table(config.parent / "scored/profiles/well.parquet")
+    assert wells["Metadata_Batch"].tolist() == ["1", "1", "2", "2"]
+    assert wells["Metadata_control_type"].tolist() == ["negcon", "trt"] * 2
+
+
+def test_the_scores_of_a_run_are_not_overwritten_by_those_of_a_table(config: Path) -> None:
+    assert cytoclr("crop", config, "--out", config.parent / "run").returncode == 0
+    done = evaluate_wells(config.parent, config.parent / "run")
+    assert done.returncode == 2
+    assert "run: holds a run, whose scores would be lost" in done.stderr
+    assert not (config.parent / "run/scores.json").exists()
 
 
 def test_evaluating_a_table_never_loads_torch() -> None:

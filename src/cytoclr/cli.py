@@ -88,11 +88,16 @@ def evaluate(
     def work() -> None:
         if screen is None or mechanisms is None:
             _refuse("--profiles needs --screen (what is in each well) and --mechanisms.")
-        from cytoclr.config import check_settings
+        from cytoclr.config import Bbbc021Settings, check_settings
         from cytoclr.pipeline import evaluate_table
 
-        chosen = {"profile": {"normalise": normalise}, "evaluate": {"protocol": protocol}}
+        chosen = {
+            "screen": {"reader": "bbbc021", "image_table": str(screen), "images": str(screen.parent)},
+            "profile": {"normalise": normalise},
+            "evaluate": {"protocol": protocol},
+        }
         settings = check_settings(chosen, source="command line", folder=Path.cwd(), changes=_parse_changes(changes))
+        assert isinstance(settings.screen, Bbbc021Settings)
         place = out or Path("runs") / profiles.name.split(".")[0]
         scores = evaluate_table(
             profiles,
@@ -101,6 +106,8 @@ def evaluate(
             place,
             profile_settings=settings.profile,
             evaluate_settings=settings.evaluate,
+            batch_pattern=settings.screen.batch_pattern,
+            controls=settings.screen.controls,
             seed=settings.seed,
         )
         _tell_scores(scores)

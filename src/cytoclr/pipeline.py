@@ -30,7 +30,7 @@ from cytoclr.config import (
     VirtualSettings,
     dump_settings,
 )
-from cytoclr.errors import SettingsError
+from cytoclr.errors import DataError, SettingsError, list_some
 from cytoclr.progress import Progress, Silent
 from cytoclr.stages import StageFolder
 from cytoclr.storage import Manifest, hash_file, hold_run, read_json, read_table, write_json, write_table, write_text
@@ -155,6 +155,8 @@ def evaluate_table(
 
     Raises
     ------
+    SettingsError
+        The folder is a run's.
     DataError
         A table is missing or wrong, or the wells of the two do not agree.
     """
@@ -163,6 +165,8 @@ def evaluate_table(
     from cytoclr.evaluate import evaluate as score
     from cytoclr.profiles import profile_wells
 
+    if (out / "config.yaml").exists():
+        raise SettingsError(f"{out}: holds a run, whose scores would be lost. Choose another --out.")
     profile_settings = profile_settings or ProfileSettings()
     about = read_image_table(screen, controls=controls, batch_pattern=batch_pattern)
     wells = join_wells(read_profiles(profiles), about, str(profiles))
@@ -222,6 +226,7 @@ class _Run:
 
         settings = self.settings
         plan = plan_crops(self._real_screen, settings.crop, locations=self._locations_path)
+        self._check_controls(plan.screen)
         probe = settings.train.probe
         probe_plan = None if probe.screen is None else plan_crops(probe.screen, settings.crop, locations=None)
 
@@ -232,7 +237,7 @@ class _Run:
             return made
 
         inputs = {
-            "settings": _values(settings.crop),
+            "settings": _values(settings.crop, leave_out={"locations", "skip_missing"}),  # the plan has their effect
             "screen": plan.inputs,
             "probe": None if probe_plan is None else probe_plan.inputs,
         }
@@ -371,6 +376,17 @@ class _Run:
         self._finish("report", inputs, work)
 
     # What stages read of each other, and of the user.
+
+    def _check_controls(self, screen: pd.DataFrame) -> None:
+        """Refuse before hours are spent what the profiles would refuse at their end."""
+        normalise = self.settings.profile.normalise
+        if normalise == "none" or (screen["Metadata_control_type"] == "negcon").any():
+            return
+        raise DataError(
+            f"no well is untreated ({', '.join(self._real_screen.controls)}), but profile.normalise {normalise} is "
+            f"fitted on such wells. Found: {list_some(sorted(screen['Metadata_Compound'].unique()))}. "
+            "Name them in screen.controls, or set profile.normalise to none."
+        )
 
     @cached_property
     def _virtual(self) -> "VirtualScreen | None":

@@ -180,7 +180,7 @@ def describe_wells(
         if match is None or not match.groups():
             raise DataError(
                 f"{source}: the batch of plate {plate!r} is not found by batch_pattern {batch_pattern!r}. "
-                "Give a pattern whose first group is the batch, as '^(Week[0-9]+)_'; '^(.*)$' makes each plate a batch."
+                "Set screen.batch_pattern: its first group is the batch; '^(.*)$' makes each plate one."
             )
         batches[plate] = match.group(1)
     compounds = wells["Metadata_Compound"]
