@@ -141,13 +141,15 @@ def test_a_folder_that_is_not_a_run_is_left_alone(config: Path) -> None:
 
 
 def test_run_py_takes_the_config_beside_it_or_another_one_wherever_it_stands(config: Path) -> None:
-    script = Path(__file__).parents[1] / "run.py"
-    for arguments, place in (([], script.with_name("config.yaml")), ([config], config)):
-        command = [sys.executable, script, "--set", "crop.size=1", "--out", config.parent / "run", *arguments]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=config.parent, check=False)
+    script, other = config.with_name("run.py"), config.with_name("other.yaml")
+    shutil.copy(Path(__file__).parents[1] / "run.py", script)
+    for path in (config, other):
+        path.write_text("crop: {size: 1}")
+    for named, read in (([], config), ([other], other)):
+        command = [sys.executable, script, "--out", config.parent / "run", *named]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd="/", check=False)
         assert done.returncode == 2
-        assert f"{place}" in done.stderr
-        assert "crop.size is not a setting" in done.stderr
+        assert f"{read}:1: crop.size is not a setting" in done.stderr
 
 
 def test_a_bad_change_is_refused(config: Path) -> None:

@@ -33,6 +33,14 @@ def test_changes_replace_single_values(tmp_path: Path) -> None:
     assert (settings.train.epochs, settings.train.temperature) == (7, 0.5)
 
 
+def test_a_wrong_change_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "train: {epochs: 3}")
+    with pytest.raises(SettingsError, match=r"^--set train.epochs: train.epochs: .*; found 'many'"):
+        read_settings(path, changes={"train.epochs": "many"})
+    with pytest.raises(SettingsError, match=r"^--set train.epoch: train.epoch is not a setting. Did you mean epochs"):
+        read_settings(path, changes={"train.epoch": 3})
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
@@ -47,7 +55,11 @@ def test_changes_replace_single_values(tmp_path: Path) -> None:
         ("train:\n  epochs: '10'\n", r":2: train.epochs: .*; found '10'"),
         ("train:\n  epochs: 0\n", r":2: train.epochs: .*greater than or equal to 1; found 0"),
         ("train:\n  preload: 1\n", r":2: train.preload: .*boolean; found 1"),
-        ("screen:\n  reader: nope\n", r"'virtual', 'bbbc021', 'single-cell'"),
+        (
+            "screen:\n  reader: nope\n",
+            r":1: screen.reader: expected one of virtual, bbbc021, single-cell; found 'nope'",
+        ),
+        ("screen: {images: i}", r":1: screen.reader: expected one of virtual, bbbc021, single-cell; found 'nothing'"),
         ("3", r"config.yaml.*: settings: input should be an object"),
         (BBBC021 + "batch_pattern: '^(['}", r":1: screen.batch_pattern: not a regular expression"),
         (BBBC021 + "batch_pattern: Week}", r"screen.batch_pattern: expected a group, as in '\^\(\.\*\)\$'"),

@@ -300,12 +300,14 @@ def check_settings(
     changes: Mapping[str, object] | None = None,
 ) -> Settings:
     """Turn plain values (as from YAML) into settings; see `read_settings`. `lines` tells where each key stood."""
+    places = {keys: f"{source}:{line}" for keys, line in (lines or {}).items()}
     for key, replacement in (changes or {}).items():
         value = _change(value, key.split("."), replacement)
+        places[tuple(key.split("."))] = f"--set {key}"
     try:
         return Settings.model_validate_json(json.dumps(value), context={"folder": folder.absolute()})
     except pydantic.ValidationError as error:
-        raise SettingsError(_explain(error, source, lines or {})) from None
+        raise SettingsError(_explain(error, source, places)) from None
 
 
 def _change(value: object, keys: Sequence[str], replacement: object) -> object:
@@ -401,19 +403,21 @@ def _build(node: yaml.Node, key: tuple[str, ...], lines: dict[tuple[str, ...], i
     raise SettingsError(f"{place}: the YAML tag {node.tag}. Expected plain values without tags.")
 
 
-def _explain(error: pydantic.ValidationError, source: str, lines: Mapping[tuple[str, ...], int]) -> str:
+def _explain(error: pydantic.ValidationError, source: str, places: Mapping[tuple[str, ...], str]) -> str:
     sentences = []
     for problem in error.errors():
         keys = tuple(str(part) for part in problem["loc"])
         known = tuple(part for part in keys if part not in _reader_tags() or keys[:1] != ("screen",))
-        line = next((lines[known[:n]] for n in range(len(known), 0, -1) if known[:n] in lines), None)
-        place = f"{source}:{line}" if line else source
+        place = next((places[known[:n]] for n in range(len(known), 0, -1) if known[:n] in places), source)
         name = ".".join(known)
         if problem["type"] == "extra_forbidden":
             names = _field_names(keys)
             close = difflib.get_close_matches(keys[-1], names, n=1)
             hint = f"Did you mean {close[0]}?" if close else f"Known here: {', '.join(names)}."
             sentences.append(f"{place}: {name} is not a setting. {hint}")
+        elif problem["type"].startswith("union_tag"):
+            found = problem["input"].get("reader", "nothing")
+            sentences.append(f"{place}: {name}.reader: expected one of {', '.join(_reader_tags())}; found {found!r}.")
         else:
             expected = problem["msg"][0].lower() + problem["msg"][1:]
             sentences.append(f"{place}: {name or 'settings'}: {expected}; found {problem['input']!r}.")

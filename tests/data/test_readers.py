@@ -61,6 +61,10 @@ def edit(path: Path, **changes: tuple[int, str]) -> Path:
             r"1 well has more than one treatment, first: Week1_101 B02 \(DMSO and taxol\)",
         ),
         ({"Image_FileName_DAPI": (3, "a.tif")}, r"row 4: no site number in the file name 'a.tif'"),
+        (
+            {"Image_FileName_Tubulin": (0, "Week1_101_B02_s1_w1.tif")},
+            r"Week1/Week1_101/Week1_101_B02_s1_w1.tif stands in row 1 DAPI, row 1 Tubulin\. Expected a file of its own",
+        ),
         ({"Image_FileName_DAPI": (1, "x_s1_w1.tif")}, r"rows 1 and 2 have the same Plate, Well, Site"),
         ({"Image_Metadata_Plate_DAPI": (0, "plate")}, r"the batch of plate 'plate' is not found by batch_pattern"),
         ({"Image_Metadata_Concentration": (0, "10 uM")}, r"found '10 uM', expected a number µM"),

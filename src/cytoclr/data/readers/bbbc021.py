@@ -66,6 +66,7 @@ def read_image_table(
             known = list_some(sorted(screen["Metadata_Plate"].unique()))
             raise DataError(f"{path}: no plate {', '.join(absent)}. Known plates: {known}.")
         screen = screen[screen["Metadata_Plate"].isin(plates)].reset_index(drop=True)
+    _check_files(screen, path)
     screen = describe_wells(
         screen,
         controls=controls,
@@ -76,6 +77,24 @@ def read_image_table(
     screen = check_table(screen, SCREEN, str(path))
     check_wells(screen, str(path))
     return screen.sort_values(SITE, kind="stable", ignore_index=True)
+
+
+def _check_files(screen: pd.DataFrame, path: Path) -> None:
+    """Refuse a file that stands for two channels or two sites."""
+    files = screen.filter(regex=f"^{PATH_PREFIX}").melt(ignore_index=False)
+    files = files[~files["value"].str.endswith("/")]
+    twice = files[files.duplicated("value", keep=False)]
+    if len(twice):
+        name = twice["value"].iloc[0]
+        rows = [
+            f"row {row + 1} {channel.removeprefix(PATH_PREFIX)}"
+            for row, channel in zip(
+                twice.index[twice["value"] == name], twice.loc[twice["value"] == name, "variable"], strict=True
+            )
+        ]
+        raise DataError(
+            f"{path}: the file {name} stands in {list_some(rows)}. Expected a file of its own for each image."
+        )
 
 
 def _read_sites(names: pd.Series, path: Path) -> list[int]:
