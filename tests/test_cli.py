@@ -181,6 +181,7 @@ def test_published_profiles_get_their_known_scores(
         "--out", tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert "note     Mechanisms that lie in one batch, left out of NSCB" in done.stdout
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["protocol"]["name"] == "treatment-mean"
     assert (scores["nsc"]["correct"], scores["nsc"]["total"]) == (nsc, 103)
@@ -207,6 +208,7 @@ def test_a_table_is_scored_with_batches_and_controls_of_ones_own(config: Path) -
     own = ("--set", "screen.batch_pattern='^(.)'", "--set", "screen.controls=[water]")
     done = evaluate_wells(config.parent, config.parent / "scored", *own)
     assert done.returncode == 0, done.stderr
+    assert "no score: Mechanisms that have no right answer with one compound alone: DNA damage" in done.stdout
     wells = read_table(config.parent / "scored/profiles/well.parquet")
     assert wells["Metadata_Batch"].tolist() == ["1", "1", "2", "2"]
     assert wells["Metadata_control_type"].tolist() == ["negcon", "trt"] * 2

@@ -186,7 +186,7 @@ def _tell_result(until: str, place: Path) -> None:
 
 def _tell_scores(scores: dict[str, Any]) -> None:
     if scores.get("nsc") is None:
-        typer.echo(f"no score: {scores.get('reason')}")
+        typer.echo(f"no score: {scores.get('reason') or ' '.join(scores.get('notes', []))}")
         return
     rows = {"this": scores, **scores.get("baselines", {})}
     for features, values in rows.items():
@@ -201,6 +201,8 @@ def _tell_scores(scores: dict[str, Any]) -> None:
                 f"[{low:.0%}, {high:.0%}], chance {score['chance']['mean']:.0%}{whose}"
             )
     typer.echo(f"protocol {scores['protocol']['name']}, normalisation {scores['normalisation']}")
+    for note in scores.get("notes", []):
+        typer.echo(f"note     {note}")
 
 
 def _start_log(debug: bool) -> Any:

@@ -63,7 +63,7 @@ def edit(path: Path, **changes: tuple[int, str]) -> Path:
         ({"Image_FileName_DAPI": (3, "a.tif")}, r"row 4: no site number in the file name 'a.tif'"),
         (
             {"Image_FileName_Tubulin": (0, "Week1_101_B02_s1_w1.tif")},
-            r"Week1/Week1_101/Week1_101_B02_s1_w1.tif stands in row 1 DAPI, row 1 Tubulin\. Expected a file of its own",
+            r"Week1/Week1_101/Week1_101_B02_s1_w1.tif stands in row 1 DAPI, row 1 Tubulin\. Expected one of its own",
         ),
         ({"Image_FileName_DAPI": (1, "x_s1_w1.tif")}, r"rows 1 and 2 have the same Plate, Well, Site"),
         ({"Image_Metadata_Plate_DAPI": (0, "plate")}, r"the batch of plate 'plate' is not found by batch_pattern"),

@@ -60,13 +60,13 @@ def read_image_table(
     for channel in channels:
         folders = texts[f"{_FOLDER}{channel}"]
         screen[f"{PATH_PREFIX}{channel}"] = folders.mask(folders == "", ".") + "/" + texts[f"{_FILE}{channel}"]
+    _check_files(screen, path)
     if plates is not None:
         absent = sorted(set(plates) - set(screen["Metadata_Plate"]))
         if absent:
             known = list_some(sorted(screen["Metadata_Plate"].unique()))
             raise DataError(f"{path}: no plate {', '.join(absent)}. Known plates: {known}.")
         screen = screen[screen["Metadata_Plate"].isin(plates)].reset_index(drop=True)
-    _check_files(screen, path)
     screen = describe_wells(
         screen,
         controls=controls,
@@ -86,14 +86,10 @@ def _check_files(screen: pd.DataFrame, path: Path) -> None:
     twice = files[files.duplicated("value", keep=False)]
     if len(twice):
         name = twice["value"].iloc[0]
-        rows = [
-            f"row {row + 1} {channel.removeprefix(PATH_PREFIX)}"
-            for row, channel in zip(
-                twice.index[twice["value"] == name], twice.loc[twice["value"] == name, "variable"], strict=True
-            )
-        ]
+        same = twice[twice["value"] == name]["variable"].str.removeprefix(PATH_PREFIX)
+        places = [f"row {row + 1} {channel}" for row, channel in same.items()]
         raise DataError(
-            f"{path}: the file {name} stands in {list_some(rows)}. Expected a file of its own for each image."
+            f"{path}: the file {name} stands in {list_some(places)}. Expected one of its own for each image."
         )
 
 
