@@ -238,7 +238,7 @@ class ProfileSettings(_Section):
 
     aggregate: Literal["mean", "median"] = "mean"
     normalise: Normalisation = "tvn"
-    regularisation: float = Field(0.01, gt=0.0, description="whitening, tvn: added to eigenvalues, × their mean")
+    regularisation: float = Field(0.3, gt=0.0, description="whitening, tvn: added to eigenvalues, × their mean")
 
 
 class EvaluateSettings(_Section):

@@ -88,8 +88,10 @@ def run(settings: Settings, out: Path, *, until: Stage = "report", progress: Pro
         way = (here.screen, here.crop, here.train, here.embed, here.profile, here.evaluate, here.report)
         for stage, climb in zip(STAGES, way, strict=True):
             climb()
+            here.write_down()
             if stage == until:
                 break
+        here.warn_of_old_results(until)
     return out
 
 
@@ -199,13 +201,24 @@ class _Run:
         self.folder = folder
         self.progress = progress
         self.stages = StageFolder(folder)
+        self._redone = False
 
     def begin(self) -> None:
-        """Refuse what would only be found out at the end; write down what is about to be done, and where."""
+        """Refuse what would only be found out at the end."""
         if self._virtual is None:
             _ = self._mechanisms
+
+    def write_down(self) -> None:
+        """Write down the settings that the finished stages were done with, and on which machine."""
         write_text(self.folder / "config.yaml", dump_settings(self.settings))
         write_json(self.folder / "provenance.json", _describe_machine())
+
+    def warn_of_old_results(self, until: Stage) -> None:
+        """Say which later stages still hold what earlier settings gave."""
+        order = list(STAGES)
+        later = [stage for stage in order[order.index(until) + 1 :] if self.stages.manifest_path(stage).exists()]
+        if self._redone and later:
+            logger.warning("%s: %s still from before; `cytoclr run` renews them.", self.folder, ", ".join(later))
 
     def screen(self) -> None:
         """Simulate the virtual screen, where that is the screen."""
@@ -249,10 +262,12 @@ class _Run:
     def train(self) -> None:
         """Train the encoder, without labels."""
         settings, seed = self.settings.train, self.settings.seed
+        how_fast = {"num_workers", "preload", "devices"}
+        where = {"fine_tune_from": True, "probe": {"screen"}}  # their contents count, not their place
         inputs = {
-            "settings": _values(settings, leave_out={"num_workers", "preload", "devices"}),  # how fast, not what
+            "settings": settings.model_dump(mode="json", exclude={**dict.fromkeys(how_fast, True), **where}),
             "seed": seed,
-            "crops": self._hashes("crop"),
+            "crops": self._hash_crops(),
             "fine_tune_from": _hash_tree(settings.fine_tune_from),
         }
 
@@ -276,7 +291,7 @@ class _Run:
     def embed(self) -> None:
         """Embed all cells with the trained encoder, and with what it must beat."""
         settings, device = self.settings.embed, self.settings.device
-        inputs = {"settings": _values(settings), "crops": self._hashes("crop"), "model": self._hash_encoder()}
+        inputs = {"settings": _values(settings), "crops": self._hash_crops(), "model": self._hash_encoder()}
 
         def work(place: Path) -> dict[str, Any]:
             from cytoclr.data.intensities import measure_intensities
@@ -445,10 +460,17 @@ class _Run:
         return read_table(self.folder / _profile_path(name, level))
 
     def _finish(self, stage: Stage, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]) -> Manifest:
-        return self.stages.finish(stage, {"version": STAGES[stage], **inputs}, work)
+        inputs = {"version": STAGES[stage], **inputs}
+        self._redone |= not self.stages.is_finished(stage, inputs)
+        return self.stages.finish(stage, inputs, work)
 
     def _hashes(self, stage: Stage) -> dict[str, str]:
         return {name: record.sha256 for name, record in self.stages.read_finished(stage).files.items()}
+
+    def _hash_crops(self) -> dict[str, str]:
+        """The crops and their cells; not the tables that also say where the images lie."""
+        kept = ("crops/", "cells.parquet", "probe/crops/", "probe/cells.parquet")
+        return {name: sha256 for name, sha256 in self._hashes("crop").items() if name.startswith(kept)}
 
     def _hash_encoder(self) -> dict[str, str]:
         """What of the model decides embeddings: not its logs."""

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import rich.progress
 from rich.console import Console
-from rich.logging import RichHandler
 
 __all__ = ["TerminalProgress", "show_log", "terminal_progress"]
 
@@ -17,10 +16,21 @@ _EVERY_S = 15.0
 
 def show_log(console: Console, *, debug: bool) -> None:
     """Send the log to the console: ours from INFO on, others' from WARNING on."""
-    handler = RichHandler(console=console, show_time=False, show_path=debug, show_level=debug, markup=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
+    form = "%(levelname)s %(name)s: %(message)s" if debug else "%(message)s"
+    logging.basicConfig(level=logging.WARNING, format=form, handlers=[_ConsoleHandler(console)], force=True)
     logging.getLogger("cytoclr").setLevel(logging.DEBUG if debug else logging.INFO)
     logging.captureWarnings(True)
+
+
+class _ConsoleHandler(logging.Handler):
+    """Prints above a live bar, whole lines, nothing read as markup."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
 
 
 class TerminalProgress:
