@@ -263,9 +263,10 @@ class _Run:
         """Train the encoder, without labels."""
         settings, seed = self.settings.train, self.settings.seed
         how_fast = {"num_workers", "preload", "devices"}
-        where = {"fine_tune_from": True, "probe": {"screen"}}  # their contents count, not their place
+        by_content = {"fine_tune_from", "probe"}  # not by their place
         inputs = {
-            "settings": settings.model_dump(mode="json", exclude={**dict.fromkeys(how_fast, True), **where}),
+            "settings": _values(settings, leave_out=how_fast | by_content),
+            "probe": _values(settings.probe, leave_out={"screen"}),
             "seed": seed,
             "crops": self._hash_crops(),
             "fine_tune_from": _hash_tree(settings.fine_tune_from),
