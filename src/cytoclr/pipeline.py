@@ -88,7 +88,6 @@ def run(settings: Settings, out: Path, *, until: Stage = "report", progress: Pro
         way = (here.screen, here.crop, here.train, here.embed, here.profile, here.evaluate, here.report)
         for stage, climb in zip(STAGES, way, strict=True):
             climb()
-            here.write_down()
             if stage == until:
                 break
         here.warn_of_old_results(until)
@@ -207,11 +206,6 @@ class _Run:
         """Refuse what would only be found out at the end."""
         if self._virtual is None:
             _ = self._mechanisms
-
-    def write_down(self) -> None:
-        """Write down the settings that the finished stages were done with, and on which machine."""
-        write_text(self.folder / "config.yaml", dump_settings(self.settings))
-        write_json(self.folder / "provenance.json", _describe_machine())
 
     def warn_of_old_results(self, until: Stage) -> None:
         """Say which later stages still hold what earlier settings gave."""
@@ -463,7 +457,10 @@ class _Run:
     def _finish(self, stage: Stage, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]) -> Manifest:
         inputs = {"version": STAGES[stage], **inputs}
         self._redone |= not self.stages.is_finished(stage, inputs)
-        return self.stages.finish(stage, inputs, work)
+        manifest = self.stages.finish(stage, inputs, work)
+        write_text(self.folder / "config.yaml", dump_settings(self.settings))
+        write_json(self.folder / "provenance.json", _describe_machine())
+        return manifest
 
     def _hashes(self, stage: Stage) -> dict[str, str]:
         return {name: record.sha256 for name, record in self.stages.read_finished(stage).files.items()}
