@@ -237,7 +237,7 @@ class ProfileSettings(_Section):
     """From embeddings to profiles of sites, wells and treatments."""
 
     aggregate: Literal["mean", "median"] = "mean"
-    normalise: Normalisation = "tvn"
+    normalise: Normalisation = "plate-zscore"
     regularisation: float = Field(0.3, gt=0.0, description="whitening, tvn: added to eigenvalues, × their mean")
 
 

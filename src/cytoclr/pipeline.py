@@ -54,6 +54,8 @@ STAGES: dict[Stage, int] = {"screen": 1, "crop": 1, "train": 1, "embed": 1, "pro
 #: The encoder that was trained, and what it must beat: all are profiled and scored alike.
 TRAINED = "trained"
 BASELINES = ("untrained", "intensities")
+#: By one of these a run folder is known, wherever it was stopped.
+_MARKS = ("config.yaml", "manifests", "unfinished", ".lock")
 
 
 def run(settings: Settings, out: Path, *, until: Stage = "report", progress: Progress | None = None) -> Path:
@@ -80,7 +82,7 @@ def run(settings: Settings, out: Path, *, until: Stage = "report", progress: Pro
     SettingsError, DataError, MachineError, DamagedError
         See `cytoclr.errors`. What was finished stays.
     """
-    if out.is_dir() and any(out.iterdir()) and not (out / "config.yaml").exists() and not (out / ".lock").exists():
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in _MARKS):
         raise SettingsError(f"{out}: exists and is not a run folder. Choose another --out; nothing was changed.")
     with hold_run(out):
         here = _Run(settings, out, progress or Silent())
