@@ -102,7 +102,7 @@ def lose_the_table(folder: Path) -> None:
         (
             name_no_control,
             3,
-            "no well is untreated (DMSO), but profile.normalise tvn is fitted on such wells. Found: NA",
+            "no well is untreated (DMSO), but profile.normalise plate-zscore is fitted on such wells. Found: NA",
         ),
         (lose_the_table, 3, "image.csv: no such file"),
     ],

@@ -145,7 +145,7 @@ def test_killed_at_several_places_and_run_again_equals_never_stopped(
         process = start(config, out)
         wait_for(process, out, f"unfinished/{place}")
         process.kill()
-        process.communicate()
+        process.communicate(timeout=30)  # ends when its worker processes have let go of its output too
     finish(start(config, out))
     assert bytes_of(out, *RESULTS) == bytes_of(finished, *RESULTS)
 

@@ -112,7 +112,7 @@ def _apply_step(
     return result
 
 
-def fit_normalisation(wells: pd.DataFrame, method: Normalisation, *, regularisation: float = 0.01) -> Normaliser:
+def fit_normalisation(wells: pd.DataFrame, method: Normalisation, *, regularisation: float = 0.3) -> Normaliser:
     """Learn a normalisation from the control wells (``Metadata_control_type`` is ``negcon``).
 
     ``none``

@@ -4,6 +4,7 @@ import functools
 import multiprocessing
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -160,7 +161,7 @@ def _run_all(make: "functools.partial[int]", blocks: list[pd.DataFrame], workers
         return
     # spawned, not forked: the caller may have threads
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(blocks)), mp_context=context)
+    pool = ProcessPoolExecutor(min(workers, len(blocks)), mp_context=context, initializer=_end_with_parent)
     try:
         for done in as_completed([pool.submit(make, block) for block in blocks]):
             yield done.result()
@@ -171,6 +172,18 @@ def _run_all(make: "functools.partial[int]", blocks: list[pd.DataFrame], workers
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone, even if that was killed: nobody else would."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _part_path(screen: VirtualScreen, block: pd.DataFrame) -> Path:
