@@ -215,7 +215,7 @@ def test_images_that_are_not_what_they_should_be(tmp_path: Path) -> None:
     cases = {
         "html.tif": (b"<html>not found</html>", "not a readable TIFF"),
         "empty.tif": (b"", "not a readable TIFF"),
-        "half.tif": (good.read_bytes()[:700], "cut short|not a readable TIFF"),
+        "half.tif": (good.read_bytes()[:700], "cut short"),
     }
     for name, (content, match) in cases.items():
         (tmp_path / name).write_bytes(content)
