@@ -265,7 +265,3 @@ def _leave(sentence: str, code: int) -> NoReturn:
 def main() -> None:
     """Run the command line."""
     app()
-
-
-if __name__ == "__main__":
-    main()

@@ -402,9 +402,11 @@ class _Run:
 
     @cached_property
     def _virtual(self) -> "VirtualScreen | None":
+        if not isinstance(self.settings.screen, VirtualSettings):
+            return None
         from cytoclr.data.virtual import VirtualScreen
 
-        return VirtualScreen(self.folder / "virtual") if isinstance(self.settings.screen, VirtualSettings) else None
+        return VirtualScreen(self.folder / "virtual")
 
     @cached_property
     def _real_screen(self) -> Bbbc021Settings | SingleCellSettings:
@@ -457,9 +459,9 @@ class _Run:
         return read_table(self.folder / _profile_path(name, level))
 
     def _finish(self, stage: Stage, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]) -> Manifest:
-        inputs = {"version": STAGES[stage], **inputs}
-        self._redone |= not self.stages.is_finished(stage, inputs)
-        manifest = self.stages.finish(stage, inputs, work)
+        before = self.stages.read_finished(stage) if self.stages.manifest_path(stage).is_file() else None
+        manifest = self.stages.finish(stage, {"version": STAGES[stage], **inputs}, work)
+        self._redone |= manifest != before
         write_text(self.folder / "config.yaml", dump_settings(self.settings))
         write_json(self.folder / "provenance.json", _describe_machine())
         return manifest

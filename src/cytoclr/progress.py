@@ -1,11 +1,8 @@
 """How a long stage tells how far it is, without knowing who listens."""
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-__all__ = ["Progress", "Silent", "track"]
-
-Item = TypeVar("Item")
+__all__ = ["Progress", "Silent"]
 
 
 @runtime_checkable
@@ -33,14 +30,3 @@ class Silent:
 
     def finish(self) -> None:
         """Show nothing."""
-
-
-def track(items: Iterable[Item], progress: Progress, stage: str, total: int, unit: str) -> Iterator[Item]:
-    """Yield the items, one unit of progress each."""
-    progress.start(stage, total, unit)
-    try:
-        for item in items:
-            yield item
-            progress.advance()
-    finally:
-        progress.finish()

@@ -40,6 +40,11 @@ class Shard:
     low: tuple[float, ...]
     high: tuple[float, ...]
 
+    @staticmethod
+    def parse(values: dict[str, Any]) -> "Shard":
+        """Take a shard back from what JSON made of it."""
+        return Shard(**{**values, "low": tuple(values["low"]), "high": tuple(values["high"])})
+
 
 class CropStore:
     """All crops of a run, read by number; crop i belongs to row i of the cells table.
@@ -65,7 +70,7 @@ class CropStore:
         self.pixel_size_um: float | None = about["pixel_size_um"]
         self.intensity: dict[str, Any] = about["intensity"]
         self.dtype = np.dtype(about["dtype"])
-        self.shards = tuple(Shard(**{**s, "low": tuple(s["low"]), "high": tuple(s["high"])}) for s in about["shards"])
+        self.shards = tuple(Shard.parse(values) for values in about["shards"])
         self._maps = [self._open(shard) for shard in self.shards]
         self._ends = np.cumsum([shard.num_cells for shard in self.shards])
         self._low = np.array([shard.low for shard in self.shards], dtype=np.float32)

@@ -316,5 +316,9 @@ def _cut_plate(
 def _read_plate(note: Path) -> tuple[Shard, pd.DataFrame, pd.DataFrame, str]:
     about = read_json(note)
     dtype = about.pop("dtype")
-    shard = Shard(**{**about, "low": tuple(about["low"]), "high": tuple(about["high"])})
-    return shard, read_table(note.with_suffix(".parquet")), read_table(note.with_suffix(".left_out.parquet")), dtype
+    return (
+        Shard.parse(about),
+        read_table(note.with_suffix(".parquet")),
+        read_table(note.with_suffix(".left_out.parquet")),
+        dtype,
+    )

@@ -120,12 +120,12 @@ def read_mechanisms(path: Path) -> pd.DataFrame:
         The table is missing or empty, lacks a column, or gives a treatment twice.
     """
     texts = read_texts(path)
-    names = {
-        **_find_columns(
-            texts, path, {"Metadata_Compound": ("compound",), "Metadata_Concentration": ("concentration",)}
-        ),
-        **_find_columns(texts, path, {MECHANISM: ("moa", "mechanism")}),
+    wanted = {
+        "Metadata_Compound": ("compound",),
+        "Metadata_Concentration": ("concentration",),
+        MECHANISM: ("moa", "mechanism"),
     }
+    names = _find_columns(texts, path, wanted)
     if texts.empty:
         raise DataError(
             f"{path}: the mechanism table has no rows. Expected one row a treatment: compound, concentration, "
