@@ -72,46 +72,100 @@ def evaluate(
     changes: Changes = None,
     skip_missing: SkipMissing = False,
     debug: Debug = False,
-    profiles: Annotated[Path | None, typer.Option(help="Score this table of wells (CSV, Parquet) instead.")] = None,
-    screen: Annotated[Path | None, typer.Option(help="With --profiles: what is in each well (image table).")] = None,
+    profiles: Annotated[
+        Path | None, typer.Option(help="Score this table instead: CSV, Parquet, h5ad, DeepProfiler's folder of npz.")
+    ] = None,
+    screen: Annotated[
+        Path | None, typer.Option(help="With --profiles: what is in each well (plate map or image table).")
+    ] = None,
     mechanisms: Annotated[Path | None, typer.Option(help="With --profiles: the mechanisms.")] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="KEY=NAME", help="The tables' own name: --column compound=pert_iname."),
+    ] = None,
     normalise: Annotated[
-        str, typer.Option(help="With --profiles: none, plate-zscore, plate-mad, plate-percentile, whitening, tvn.")
+        str | None,
+        typer.Option(help="With --profiles: none (the default), plate-zscore, tvn …, or several: plate-mad,whitening."),
+    ] = None,
+    normaliser: Annotated[
+        Path | None, typer.Option(help="With --profiles: apply this profiles/normaliser.safetensors of a run instead.")
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="With --profiles: how to score; all: by every protocol, side by side.")
+    ] = "treatment-mean",
+    baselines: Annotated[
+        list[str] | None,
+        typer.Option("--baseline", metavar="NAME=TABLE", help="With --profiles: another table to compare with."),
+    ] = None,
+    labels_seen: Annotated[
+        str, typer.Option(help="What the model was told: none, plates, treatments, mechanisms.")
     ] = "none",
-    protocol: Annotated[str, typer.Option(help="With --profiles: how to score.")] = "treatment-mean",
 ) -> None:
-    """Go on to the scores; or score anyone's table of well profiles."""
+    """Go on to the scores; or score anyone's table of profiles."""
     if profiles is None:
         _bring_up("evaluate", config, out, changes, skip_missing=skip_missing, debug=debug)
         return
 
     def work() -> None:
-        if screen is None or mechanisms is None:
-            _refuse("--profiles needs --screen (what is in each well) and --mechanisms.")
         from cytoclr.config import Bbbc021Settings, check_settings
         from cytoclr.pipeline import evaluate_table
 
+        if normaliser is not None and normalise is not None:
+            _refuse("--normalise and --normaliser exclude each other: fit anew, or apply what was fitted.")
+        everywhere = protocol == "all"
         chosen = {
-            "screen": {"reader": "bbbc021", "image_table": str(screen), "images": str(screen.parent)},
-            "profile": {"normalise": normalise},
-            "evaluate": {"protocol": protocol},
+            # the screen's settings hold what a table does not tell: batches, controls
+            "screen": {"reader": "bbbc021", "image_table": "none", "images": "none"},
+            "profile": {"normalise": normalise or "none"},
+            "evaluate": {
+                "protocol": "treatment-mean" if everywhere else protocol,
+                "baselines": _parse_pairs(baselines, "--baseline", "NAME=TABLE, as --baseline cellprofiler=wells.csv"),
+            },
         }
         settings = check_settings(chosen, source="command line", folder=Path.cwd(), changes=_parse_changes(changes))
         assert isinstance(settings.screen, Bbbc021Settings)
         place = out or Path("runs") / profiles.name.split(".")[0]
         scores = evaluate_table(
             profiles,
-            screen,
-            mechanisms,
             place,
+            screen=screen,
+            mechanisms=mechanisms,
+            columns=_parse_pairs(columns, "--column", "KEY=NAME, as --column compound=pert_iname"),
             profile_settings=settings.profile,
             evaluate_settings=settings.evaluate,
+            normaliser=normaliser,
+            all_protocols=everywhere,
+            labels_seen=_check_labels_seen(labels_seen),
             batch_pattern=settings.screen.batch_pattern,
             controls=settings.screen.controls,
+            positive_controls=settings.screen.positive_controls,
             seed=settings.seed,
         )
         _tell_scores(scores)
         typer.echo(f"scores   {place / 'scores.json'}")
+
+    _start_log(debug)
+    _guard(work, debug)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A run, or a folder of runs: one a seed.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another.")],
+    out: Annotated[Path | None, typer.Option(help="Write what was found to this file (JSON).")] = None,
+    debug: Debug = False,
+) -> None:
+    """Compare the scores of two runs, paired by treatment; differences inside the noise are not ranked."""
+
+    def work() -> None:
+        from cytoclr.pipeline import compare as compare_runs
+        from cytoclr.storage import write_json
+
+        found = compare_runs(first, second)
+        _tell_comparison(found)
+        if out is not None:
+            write_json(out, found)
+            typer.echo(f"compare  {out}")
 
     _start_log(debug)
     _guard(work, debug)
@@ -168,6 +222,26 @@ def _parse_changes(changes: list[str] | None) -> dict[str, Any]:
     return parsed
 
 
+def _parse_pairs(pairs: list[str] | None, option: str, expected: str) -> dict[str, str]:
+    parsed = {}
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key or not value:
+            _refuse(f"{option} {pair}: expected {expected}.")
+        parsed[key] = value
+    return parsed
+
+
+def _check_labels_seen(value: str) -> Any:
+    from typing import get_args
+
+    from cytoclr.config import LabelsSeen
+
+    if value not in get_args(LabelsSeen):
+        _refuse(f"--labels-seen {value}: expected one of {', '.join(get_args(LabelsSeen))}.")
+    return value
+
+
 def _refuse(sentence: str) -> NoReturn:
     from cytoclr.errors import SettingsError
 
@@ -185,23 +259,65 @@ def _tell_result(until: str, place: Path) -> None:
 
 
 def _tell_scores(scores: dict[str, Any]) -> None:
-    if scores.get("nsc") is None:
-        typer.echo(f"no score: {scores.get('reason') or ' '.join(scores.get('notes', []))}")
-        return
     rows = {"this": scores, **scores.get("baselines", {})}
     for features, values in rows.items():
+        whose = "" if features == "this" else f"  {features}"
         for name in ("nsc", "nscb"):
-            score = values.get(name)
-            if score is None or not score["total"]:
-                continue
-            low, high = score["interval"]
-            whose = "" if features == "this" else f"  {features}"
+            if values.get(name):
+                typer.echo(f"{name.upper():<5} {_describe_score(values[name])}{whose}")
+        if values.get("activity"):
+            active = values["activity"]
             typer.echo(
-                f"{name.upper():<5} {score['correct']} of {score['total']} = {score['score']:.1%} "
-                f"[{low:.0%}, {high:.0%}], chance {score['chance']['mean']:.0%}{whose}"
+                f"mAP   {active['map']:.2f} of replicates against controls, {active['active']} of {active['total']} "
+                f"treatments active{whose}"
             )
-    typer.echo(f"protocol {scores['protocol']['name']}, normalisation {scores['normalisation']}")
+    if scores.get("nsc") is None:
+        typer.echo(f"no score: {scores.get('reason') or ' '.join(scores.get('notes', []))}")
+    else:
+        typer.echo(f"protocol {scores['protocol']['name']}, normalisation {scores['normalisation']}")
+    _tell_protocols(scores.get("protocols", {}))
     for note in scores.get("notes", []):
+        typer.echo(f"note     {note}")
+
+
+def _describe_score(score: dict[str, Any]) -> str:
+    low, high = score["interval"]
+    return (
+        f"{score['correct']} of {score['total']} = {score['score']:.1%} [{low:.0%}, {high:.0%}], "
+        f"chance {score['chance']['mean']:.0%}"
+    )
+
+
+def _tell_protocols(protocols: dict[str, Any]) -> None:
+    for name, scored in protocols.items():
+        typer.echo(f"{name} (normalisation {scored['normalisation']})")
+        for score in ("nsc", "nscb"):
+            if scored.get(score):
+                typer.echo(f"  {score.upper():<5} {_describe_score(scored[score])}")
+        if "reason" in scored:
+            typer.echo(f"  no score: {scored['reason']}")
+
+
+def _tell_comparison(found: dict[str, Any]) -> None:
+    for side in "ab":
+        of = found[side]
+        seeds = f"{of['num_seeds']} seed{'s' * (of['num_seeds'] > 1)}"
+        typer.echo(f"{side.upper()}        {of['name']} ({seeds}, normalisation {'; '.join(of['normalisation'])})")
+    for name in ("nsc", "nscb"):
+        compared = found[name]
+        if compared is None:
+            typer.echo(f"{name.upper():<5}    not answered by both")
+            continue
+        low, high = compared["interval"]
+        verdict = {"a": "A is better", "b": "B is better", "undecided": "not told apart"}[compared["verdict"]]
+        a, b = (sum(scores) / len(scores) for scores in compared["scores"].values())
+        typer.echo(
+            f"{name.upper():<5}    A {a:.1%}, B {b:.1%} on the same {compared['num_treatments']} treatments of "
+            f"{compared['num_compounds']} compounds: {100 * compared['gain']:+.1f} points "
+            f"[{100 * low:+.1f}, {100 * high:+.1f}], p = {compared['p_value']:.2g}: {verdict}"
+        )
+    typer.echo(f"protocol {found['protocol']['name']}")
+    for note in found["notes"]:
         typer.echo(f"note     {note}")
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, no_type_check
 
 import pydantic
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from cytoclr.errors import SettingsError
@@ -19,14 +19,18 @@ from cytoclr.seed_config import convert_seed_config, is_seed_config
 __all__ = [
     "NUISANCES",
     "AugmentSettings",
+    "BaselineSettings",
     "Bbbc021Settings",
     "CropSettings",
     "EmbedSettings",
     "EvaluateSettings",
+    "LabelsSeen",
     "Normalisation",
     "Nuisance",
     "ProbeSettings",
     "ProfileSettings",
+    "ProtocolChanges",
+    "ProtocolName",
     "ReportSettings",
     "ScreenSettings",
     "Settings",
@@ -230,25 +234,90 @@ class EmbedSettings(_Section):
     precision: Literal["32", "bf16"] = "32"
 
 
-Normalisation = Literal["none", "plate-zscore", "plate-mad", "plate-percentile", "whitening", "tvn", "broad-notebook"]
+Normalisation = Literal[
+    "none",
+    "plate-zscore",
+    "plate-mad",
+    "plate-percentile",
+    "batch-centre",
+    "combat",
+    "whitening",
+    "whitening-pca",
+    "whitening-zca-cor",
+    "tvn",
+    "broad-notebook",
+]
+
+
+def _split_names(value: object) -> object:
+    """Read ``plate-mad, whitening`` as two names."""
+    names = value.split(",") if isinstance(value, str) else value
+    return (
+        tuple(name.strip() if isinstance(name, str) else name for name in names) if isinstance(names, list) else names
+    )
 
 
 class ProfileSettings(_Section):
     """From embeddings to profiles of sites, wells and treatments."""
 
     aggregate: Literal["mean", "median"] = "mean"
-    normalise: Normalisation = "plate-zscore"
-    regularisation: float = Field(0.3, gt=0.0, description="whitening, tvn: added to eigenvalues, × their mean")
+    normalise: Annotated[tuple[Normalisation, ...], BeforeValidator(_split_names), Field(min_length=1)] = Field(
+        ("plate-zscore",), description="one, or several in their order: plate-mad, whitening"
+    )
+    regularisation: Annotated[float, Field(gt=0.0)] | Literal["ledoit-wolf"] = Field(
+        0.3, description="whitenings, tvn: added to eigenvalues, × their mean; ledoit-wolf: estimated"
+    )
+    min_cells_per_well: Positive = Field(
+        1, description="wells with fewer are flagged and take no part in fits, treatments and scores"
+    )
+
+
+#: What a model has been told of the wells it embeds, from nothing to the answer itself.
+LabelsSeen = Literal["none", "plates", "treatments", "mechanisms"]
+ProtocolName = Literal["treatment-mean", "strict", "ljosa-2013", "broad-notebook", "umm", "ws-dino", "unidino"]
+
+
+class ProtocolChanges(_Section):
+    """A protocol of one's own: what differs from the one named; its name then says so. Null: as it is there."""
+
+    level: Literal["treatment", "well"] | None = Field(None, description="what asks and answers")
+    within_plates: Literal["mean", "median"] | None = Field(None, description="of a plate's wells, beforehand")
+    aggregate: Literal["mean", "median"] | None = Field(None, description="of wells (or plates) to treatments")
+    unit_wells: bool | None = Field(None, description="scale each well to length one before it is aggregated")
+    metric: Literal["cosine", "pearson", "euclidean"] | None = None
+    neighbours: Positive | None = Field(None, description="how many vote")
+    shared_batches: Literal["exclude", "recompute", "joined", "median", "same-mechanism"] | None = None
+    single_batch_mechanisms: Literal["drop", "drop-queries", "keep"] | None = None
+    positive_controls: Literal["keep", "drop", "first-batch"] | None = None
+
+
+class BaselineSettings(_Section):
+    """Another table of profiles of the same wells, to be normalised and scored like the run's own."""
+
+    table: FilePath
+    labels_seen: LabelsSeen = Field("none", description="what its model was told")
+
+
+def _read_path(value: object) -> object:
+    """A path alone is a baseline too."""
+    return {"table": value} if isinstance(value, str) else value
+
+
+Baseline = Annotated[BaselineSettings, BeforeValidator(_read_path)]
 
 
 class EvaluateSettings(_Section):
-    """Scores against known mechanisms."""
+    """Scores against known mechanisms, and measures that need none."""
 
     mechanisms: FilePath | None = Field(None, description="table: compound, concentration, mechanism")
-    protocol: Literal["treatment-mean", "strict", "broad-notebook"] = "treatment-mean"
+    protocol: ProtocolName = "treatment-mean"
+    protocol_changes: ProtocolChanges = ProtocolChanges()
     bootstraps: int = Field(2000, ge=100)
     permutations: int = Field(1000, ge=100)
-    probe: bool = Field(True, description="random forest on cells, split by well")
+    probe: bool = Field(True, description="can classifiers read the mechanism of a single cell?")
+    baselines: dict[str, Baseline] = Field(
+        {}, description="tables of wells to score beside, as {cellprofiler: wells.csv}; each by its name"
+    )
 
 
 class ReportSettings(_Section):

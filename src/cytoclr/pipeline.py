@@ -14,7 +14,7 @@ from dataclasses import asdict
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pandas as pd
 from pydantic import BaseModel
@@ -22,19 +22,19 @@ from pydantic import BaseModel
 from cytoclr.config import (
     Bbbc021Settings,
     EmbedSettings,
-    EvaluateSettings,
+    LabelsSeen,
     ProbeSettings,
-    ProfileSettings,
     Settings,
     SingleCellSettings,
     VirtualSettings,
     dump_settings,
 )
 from cytoclr.errors import DataError, SettingsError, list_some
+from cytoclr.external import evaluate_table, read_baselines
 from cytoclr.progress import Progress, Silent
 from cytoclr.stages import StageFolder
 from cytoclr.storage import Manifest, hash_file, hold_run, read_json, read_table, write_json, write_table, write_text
-from cytoclr.tables import EMBEDDINGS, check_table
+from cytoclr.tables import EMBEDDINGS, check_table, is_control
 
 if TYPE_CHECKING:
     from cytoclr.data.crops import CropStore
@@ -42,14 +42,14 @@ if TYPE_CHECKING:
     from cytoclr.learn import Encoder
     from cytoclr.learn.train import Probe
 
-__all__ = ["STAGES", "crop", "embed", "evaluate", "evaluate_table", "profile", "report", "run", "train"]
+__all__ = ["STAGES", "compare", "crop", "embed", "evaluate", "evaluate_table", "profile", "report", "run", "train"]
 
 logger = logging.getLogger(__name__)
 
 Stage = Literal["screen", "crop", "train", "embed", "profile", "evaluate", "report"]
 
 #: The stages in their order, each with its version: raised by hand when its results change.
-STAGES: dict[Stage, int] = {"screen": 1, "crop": 1, "train": 1, "embed": 1, "profile": 1, "evaluate": 1, "report": 1}
+STAGES: dict[Stage, int] = {"screen": 1, "crop": 1, "train": 1, "embed": 1, "profile": 2, "evaluate": 2, "report": 2}
 
 #: The encoder that was trained, and what it must beat: all are profiled and scored alike.
 TRAINED = "trained"
@@ -121,77 +121,50 @@ def evaluate(settings: Settings, out: Path, *, progress: Progress | None = None)
     return run(settings, out, until="evaluate", progress=progress)
 
 
-def report(settings: Settings, out: Path, *, progress: Progress | None = None) -> Path:
-    """Run up to the report, ``report.html``. See `run`."""
-    return run(settings, out, until="report", progress=progress)
-
-
-def evaluate_table(
-    profiles: Path,
-    screen: Path,
-    mechanisms: Path,
-    out: Path,
-    *,
-    profile_settings: ProfileSettings | None = None,
-    evaluate_settings: EvaluateSettings | None = None,
-    batch_pattern: str = r"^([^_]+)_",
-    controls: tuple[str, ...] = ("DMSO",),
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Score anyone's well profiles: a table of wells, the screen they are from, and the mechanisms.
+def compare(first: Path, second: Path, *, seed: int = 0) -> dict[str, Any]:
+    """Compare the scores of two runs, or of two sets of runs that differ in the seed alone, paired by treatment.
 
     Parameters
     ----------
-    profiles
-        CSV or Parquet, one row a well: plate, well, features.
-    screen
-        BBBC021's image table: what is in each well.
-    mechanisms
-        Compound, concentration, mechanism.
-    out
-        Folder for ``scores.json``, ``matches.parquet`` and the normalised ``profiles/``.
+    first, second
+        A run folder, or a folder of `evaluate_table`, or a folder that holds several of either: one a seed.
+    seed
+        Decides bootstraps and permutations.
 
     Returns
     -------
     dict
-        What ``scores.json`` holds.
+        ``a``, ``b`` (what each is); ``nsc``, ``nscb``: see `cytoclr.evaluate.compare_matches`, None where one side
+        has no such score; ``notes``, what a reader must know.
 
     Raises
     ------
-    SettingsError
-        The folder is a run's.
     DataError
-        A table is missing or wrong, or the wells of the two do not agree.
+        A folder holds no scores, or the two were scored by other protocols or mechanisms.
     """
-    from cytoclr.data.readers.bbbc021 import read_image_table
-    from cytoclr.data.screen import join_wells, read_mechanisms, read_profiles
-    from cytoclr.evaluate import evaluate as score
-    from cytoclr.profiles import profile_wells
+    from cytoclr.evaluate import compare_runs
 
-    if (out / "config.yaml").exists():
-        raise SettingsError(f"{out}: holds a run, whose scores would be lost. Choose another --out.")
-    profile_settings = profile_settings or ProfileSettings()
-    about = read_image_table(screen, controls=controls, batch_pattern=batch_pattern)
-    wells = join_wells(read_profiles(profiles), about, str(profiles))
-    known = read_mechanisms(mechanisms)
-    profiled = profile_wells(wells, profile_settings)
-    result = score(
-        profiled.well,
-        known,
-        evaluate_settings or EvaluateSettings(),
-        seed=seed,
-        normalisation=profile_settings.normalise,
+    sides = [
+        [(read_json(of / "scores.json"), read_table(of / "matches.parquet")) for of in _find_scored(side)]
+        for side in (first, second)
+    ]
+    return compare_runs(sides[0], sides[1], names=(str(first), str(second)), seed=seed)
+
+
+def _find_scored(folder: Path) -> list[Path]:
+    """The folder itself, or those in it that hold scores."""
+    for found in ([folder], sorted(folder.iterdir()) if folder.is_dir() else []):
+        scored = [of for of in found if (of / "scores.json").is_file()]
+        if scored:
+            return scored
+    raise DataError(
+        f"{folder}: holds no scores.json, nor does a folder in it. Expected a run after evaluate, or several of them."
     )
-    inputs = {"profiles": profiles, "screen": screen, "mechanisms": mechanisms}
-    with hold_run(out):
-        write_table(out / "profiles" / "well.parquet", profiled.well)
-        write_table(out / "profiles" / "treatment.parquet", profiled.treatment)
-        write_table(out / "matches.parquet", result.matches)
-        write_json(
-            out / "provenance.json", {**_describe_machine(), "inputs": {k: hash_file(p) for k, p in inputs.items()}}
-        )
-        write_json(out / "scores.json", {**result.scores, "normalisation_report": profiled.report})
-    return result.scores
+
+
+def report(settings: Settings, out: Path, *, progress: Progress | None = None) -> Path:
+    """Run up to the report, ``report.html``. See `run`."""
+    return run(settings, out, until="report", progress=progress)
 
 
 class _Run:
@@ -318,13 +291,14 @@ class _Run:
             told = {}
             for name in (TRAINED, *BASELINES):
                 profiles = profile(self._read_embeddings(name), settings)
-                for level in ("site", "well", "treatment"):
+                for level in ("site", "well", "treatment", "unnormalised"):
                     write_table(place / _profile_path(name, level), getattr(profiles, level))
+                profiles.normaliser.write((place / _profile_path(name, "")).with_name("normaliser.safetensors"))
                 told[name] = profiles.report
             return told
 
         report = self._finish("profile", {"settings": _values(settings), "embed": self._hashes("embed")}, work).report
-        for warning in report[TRAINED]["normalisation"]["warnings"]:
+        for warning in _list_profile_warnings(report[TRAINED]):
             logger.warning("profile: %s", warning)
 
     def evaluate(self) -> None:
@@ -332,27 +306,34 @@ class _Run:
         settings, seed = self.settings.evaluate, self.settings.seed
         path = self._mechanisms_path
         inputs = {
-            "settings": _values(settings, leave_out={"mechanisms"}),
+            "settings": _values(settings, leave_out={"mechanisms", "baselines"}),  # by their content
             "seed": seed,
+            "normalise": self.settings.profile.model_dump(mode="json"),
             "profiles": self._hashes("profile"),
             "embed": self._hashes("embed"),
             "mechanisms": None if path is None else _hash_input(path),
+            "baselines": {name: _hash_input(of.table) for name, of in settings.baselines.items()},
         }
 
         def work(place: Path) -> dict[str, Any]:
-            from cytoclr.evaluate import evaluate
+            from cytoclr.evaluate import Baseline, evaluate
 
+            unnormalised = self._read_profile(TRAINED, "unnormalised")
+            own = {name: Baseline(self._read_profile(name, "well")) for name in BASELINES}
             result = evaluate(
                 self._read_profile(TRAINED, "well"),
                 self._mechanisms,
                 settings,
                 seed=seed,
+                normalisation=", ".join(self.settings.profile.normalise),
+                labels_seen=self._labels_seen,
+                unnormalised=unnormalised,
                 embeddings=self._read_embeddings(TRAINED),
-                baselines={name: self._read_profile(name, "well") for name in BASELINES},
-                normalisation=self.settings.profile.normalise,
+                baselines=own | read_baselines(settings, self.settings.profile, unnormalised),
             )
             write_json(place / "scores.json", result.scores)
             write_table(place / "matches.parquet", result.matches)
+            write_table(place / "activity.parquet", result.activity)
             return {}
 
         self._finish("evaluate", inputs, work)
@@ -378,7 +359,7 @@ class _Run:
                 metrics=_read_lines(self.folder / "model" / "metrics.jsonl"),
                 provenance=read_json(self.folder / "provenance.json"),
                 left_out=[f"{count:,} × {reason}" for reason, count in told["crop"]["left_out"].items()],
-                warnings=told["profile"][TRAINED]["normalisation"]["warnings"],
+                warnings=_list_profile_warnings(told["profile"][TRAINED]),
                 settings_text=dump_settings(self.settings),
             )
             page = place / "report.html"
@@ -391,8 +372,8 @@ class _Run:
 
     def _check_controls(self, screen: pd.DataFrame) -> None:
         """Refuse before hours are spent what the profiles would refuse at their end."""
-        normalise = self.settings.profile.normalise
-        if normalise == "none" or (screen["Metadata_control_type"] == "negcon").any():
+        normalise = ", ".join(self.settings.profile.normalise)
+        if normalise == "none" or is_control(screen).any():
             return
         raise DataError(
             f"no well is untreated ({', '.join(self._real_screen.controls)}), but profile.normalise {normalise} is "
@@ -458,6 +439,12 @@ class _Run:
     def _read_profile(self, name: str, level: str) -> pd.DataFrame:
         return read_table(self.folder / _profile_path(name, level))
 
+    @cached_property
+    def _labels_seen(self) -> LabelsSeen:
+        """What the trained encoder was told; the model's file says it in words."""
+        words = str(read_json(self.folder / "model" / "model.json")["labels_seen"])
+        return next((kind for kind in get_args(LabelsSeen) if words.startswith(kind)), "mechanisms")
+
     def _finish(self, stage: Stage, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]) -> Manifest:
         before = self.stages.read_finished(stage) if self.stages.manifest_path(stage).is_file() else None
         manifest = self.stages.finish(stage, {"version": STAGES[stage], **inputs}, work)
@@ -507,6 +494,13 @@ def _probe_treatments(
 
 def _profile_path(name: str, level: str) -> str:
     return f"profiles/{level}.parquet" if name == TRAINED else f"profiles/{name}/{level}.parquet"
+
+
+def _list_profile_warnings(report: Mapping[str, Any]) -> list[str]:
+    """What a user must know of the profiles: warnings of the normalisation, and wells with too few cells."""
+    few = report["wells_with_few_cells"]
+    told = f"{len(few)} wells have fewer than {report['min_cells_per_well']} cells and take no part: {list_some(few)}."
+    return [*report["normalisation"]["warnings"], *([told] if few else [])]
 
 
 def _values(section: BaseModel, *, leave_out: set[str] | None = None) -> dict[str, Any]:

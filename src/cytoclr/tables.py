@@ -4,7 +4,8 @@ Metadata columns begin with ``Metadata_``; every other numeric column of an embe
 feature. Mechanisms have a table of their own (`MECHANISMS`), so stages that must not see them never do.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,7 @@ __all__ = [
     "CELLS",
     "CONTROL_TYPES",
     "EMBEDDINGS",
+    "FEW_CELLS",
     "LOCATIONS",
     "MECHANISM",
     "MECHANISMS",
@@ -30,12 +32,16 @@ __all__ = [
     "WELL",
     "WELL_METADATA",
     "WELL_PROFILES",
+    "WELL_ROWS",
     "Column",
     "Table",
     "channel_names",
     "check_table",
     "feature_columns",
     "feature_matrix",
+    "is_control",
+    "select_enough_cells",
+    "sort_naturally",
     "treatment_names",
 ]
 
@@ -51,6 +57,8 @@ WELL_METADATA = [*WELL, "Metadata_Batch", *TREATMENT, "Metadata_control_type"]
 MECHANISM = "Metadata_MoA"
 #: A screen names the file of each channel in a column ``Path_<channel>``.
 PATH_PREFIX = "Path_"
+#: A well with fewer cells than were asked for: kept in the tables, but in no fit, treatment or score.
+FEW_CELLS = "Metadata_FewCells"
 #: JUMP's words: negative control (untreated), positive control, treated.
 CONTROL_TYPES = ("negcon", "poscon", "trt")
 
@@ -70,7 +78,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """What a table must have: its columns, and the columns whose values together name a row once."""
+    """What a table must have: its columns, and the columns (if any) whose values together name a row once."""
 
     name: str
     columns: tuple[Column, ...]
@@ -120,6 +128,8 @@ CELLS = Table(
 )
 EMBEDDINGS = Table("embeddings", (_CELL_ID, *_ABOUT_WELL, _SITE), key=("Metadata_CellID",))
 SITE_PROFILES = Table("site profiles", (*_ABOUT_WELL, _SITE, _NUM_CELLS), key=tuple(SITE))
+#: Rows that may be wells, sites or cells.
+WELL_ROWS = Table("profiles", _ABOUT_WELL, key=())
 WELL_PROFILES = Table("well profiles", _ABOUT_WELL, key=tuple(WELL))
 TREATMENT_PROFILES = Table("treatment profiles", (_COMPOUND, _CONCENTRATION), key=tuple(TREATMENT))
 MECHANISMS = Table(
@@ -156,6 +166,8 @@ def check_table(frame: pd.DataFrame, table: Table, source: str) -> pd.DataFrame:
         )
     checked = {column.name: _check_column(frame[column.name], column, source) for column in table.columns}
     result = frame.assign(**checked)
+    if not table.key:  # pandas cannot look for duplicates among no columns
+        return result
     repeated = result.duplicated(subset=list(table.key), keep=False).to_numpy()
     if repeated.any():
         rows = np.flatnonzero(repeated)
@@ -222,6 +234,26 @@ def feature_columns(frame: pd.DataFrame) -> list[str]:
 def feature_matrix(frame: pd.DataFrame) -> Float[np.ndarray, "row feature"]:
     """Copy the features of a table into one matrix of doubles."""
     return frame[feature_columns(frame)].to_numpy(dtype=np.float64, copy=True)
+
+
+def is_control(frame: pd.DataFrame) -> pd.Series:
+    """Tell which rows are of untreated wells."""
+    return frame["Metadata_control_type"] == "negcon"
+
+
+def select_enough_cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the wells that are flagged for too few cells, where wells are flagged at all."""
+    return frame[~frame[FEW_CELLS].astype(bool)] if FEW_CELLS in frame.columns else frame
+
+
+def sort_naturally(names: Iterable[str]) -> list[str]:
+    """Sort different names so that numbers in them count as numbers.
+
+    >>> sort_naturally(["Week10", "Week2", "Week2"])
+    ['Week2', 'Week10']
+    """
+    parts = {str(name): re.split(r"(\d+)", str(name)) for name in names}
+    return sorted(parts, key=lambda name: [(int(part) if part.isdecimal() else -1, part) for part in parts[name]])
 
 
 def treatment_names(frame: pd.DataFrame) -> pd.Series:

@@ -1,4 +1,4 @@
-"""BBBC021's image table, the seed's single-cell table, mechanisms and foreign profiles."""
+"""BBBC021's image table, the seed's single-cell table and mechanisms."""
 
 import gzip
 import re
@@ -9,7 +9,7 @@ import pytest
 
 from cytoclr.data.readers.bbbc021 import find_images, read_image_table
 from cytoclr.data.readers.single_cell import find_strips, read_single_cells
-from cytoclr.data.screen import join_wells, read_any_table, read_mechanisms, read_profiles, read_texts
+from cytoclr.data.screen import read_any_table, read_mechanisms, read_texts
 from cytoclr.errors import DataError
 from cytoclr.tables import TREATMENT, WELL, feature_columns
 
@@ -199,36 +199,6 @@ def test_a_wrong_mechanism_table_is_refused(tmp_path: Path, text: str, match: st
     path.write_text(text)
     with pytest.raises(DataError, match=match):
         read_mechanisms(path)
-
-
-def test_foreign_profiles_join_their_screen(tiny_screen: Path) -> None:
-    path = tiny_screen / "wells.csv.gz"
-    table = pd.DataFrame({"Image_Metadata_Plate": ["Week1_101"], "Image_Metadata_Well": ["B03"], "Cells_A": [1.5]})
-    table.to_csv(path, index=False)
-    screen = read_image_table(tiny_screen / "image.csv")
-    wells = join_wells(read_profiles(path), screen, str(path))
-    assert wells[TREATMENT].iloc[0].tolist() == ["NA", 0.3]
-    assert feature_columns(wells) == ["Cells_A"]
-    table.assign(Image_Metadata_Well="Z99").to_csv(path, index=False)
-    with pytest.raises(DataError, match="1 of 1 wells are not in the screen table, first: Week1_101 Z99"):
-        join_wells(read_profiles(path), screen, str(path))
-    table.drop(columns="Cells_A").to_csv(path, index=False)
-    with pytest.raises(DataError, match="no numeric column that could be a feature"):
-        read_profiles(path)
-
-
-def test_a_table_with_several_rows_a_well_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "sites.csv"
-    path.write_text("Metadata_Plate,Metadata_Well,Metadata_Site,A\n00123,B02,1,0.5\n00123,B02,2,0.7\n")
-    with pytest.raises(DataError, match=r"1 of 2 rows repeat a well, first: 00123 B02\. Expected one row"):
-        read_profiles(path)
-
-
-def test_columns_that_are_no_features_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "wells.csv"
-    path.write_text("Metadata_Plate,Metadata_Well,Metadata_Note,A,B\nP,B02,x,1,2\nP,B03,x,3,oops\n")
-    read_profiles(path)
-    assert "columns that are not all numbers are no features: B" in caplog.text
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from cytoclr.config import EvaluateSettings
 from cytoclr.errors import DataError
-from cytoclr.evaluate import evaluate
+from cytoclr.evaluate import Baseline, evaluate
 
 FEW = EvaluateSettings(bootstraps=200, permutations=200)
 COLUMNS = [
@@ -18,6 +18,7 @@ COLUMNS = [
     "Match_Compound",
     "Match_Concentration",
     "Match_MoA",
+    "Predicted_MoA",
     "similarity",
     "correct",
 ]
@@ -35,18 +36,25 @@ def make_cells(wells, per_well=4):
 def test_scores_are_json_and_matches_agree_with_them(draw_screen):
     wells, table = draw_screen(0, effect=3.0, features=20)
     noise, _ = draw_screen(0, effect=0.0, features=20)
-    evaluation = run(wells, table, embeddings=make_cells(wells), baselines={"untrained": noise})
+    evaluation = run(wells, table, embeddings=make_cells(wells), baselines={"untrained": Baseline(noise)})
     scores = evaluation.scores
     assert json.loads(json.dumps(scores, allow_nan=False)) == scores
     assert list(scores) == [
         "format",
         "protocol",
         "normalisation",
+        "labels_seen",
         "nsc",
         "nscb",
         "nsc_on_nscb_treatments",
         "drop",
-        "probe",
+        "activity",
+        "replicating",
+        "consistency",
+        "matching",
+        "nuisance",
+        "geometry",
+        "probes",
         "baselines",
         "comparisons",
         "notes",
@@ -66,7 +74,9 @@ def test_scores_are_json_and_matches_agree_with_them(draw_screen):
 def test_a_gain_over_noise_is_seen_and_no_gain_over_itself(draw_screen):
     wells, table = draw_screen(0, effect=5.0, mechanisms=5, compounds=5, features=20)
     noise, _ = draw_screen(0, effect=0.0, mechanisms=5, compounds=5, features=20)
-    comparisons = run(wells, table, baselines={"untrained": noise, "itself": wells}).scores["comparisons"]
+    comparisons = run(wells, table, baselines={"untrained": Baseline(noise), "itself": Baseline(wells)}).scores[
+        "comparisons"
+    ]
     by_name = {(one["b"], one["score"]): one for one in comparisons}
     assert by_name["untrained", "nscb"]["interval"][0] > 0.3
     assert by_name["itself", "nsc"]["gain"] == 0
@@ -141,7 +151,7 @@ def test_a_protocol_with_another_normalisation_is_noted(draw_screen):
 def test_one_compound_in_one_batch_cannot_be_scored(draw_screen, protocol):
     wells, table = draw_screen(0, mechanisms=1, compounds=1, batches=1)
     asked = EvaluateSettings(protocol=protocol)
-    evaluation = evaluate(wells, table, asked, seed=0, normalisation="none", baselines={"itself": wells})
+    evaluation = evaluate(wells, table, asked, seed=0, normalisation="none", baselines={"itself": Baseline(wells)})
     assert evaluation.scores["nsc"] is evaluation.scores["nscb"] is None
     assert evaluation.scores["comparisons"] == []
     assert evaluation.matches.empty

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cytoclr.evaluate import match_treatments
+from cytoclr.evaluate.matching import vote
 
 
 def match_by_loops(features, compounds, batches=None):
@@ -42,9 +43,9 @@ def treatments(draw):
 @given(treatments())
 def test_neighbours_equal_loops(case):
     features, compounds, batches = case
-    assert match_treatments(features, compounds)[0].tolist() == match_by_loops(features, compounds)
+    assert match_treatments(features, compounds)[0][:, 0].tolist() == match_by_loops(features, compounds)
     across, cosines = match_treatments(features, compounds, batches=batches)
-    assert across.tolist() == match_by_loops(features, compounds, batches)
+    assert across[:, 0].tolist() == match_by_loops(features, compounds, batches)
     np.testing.assert_array_equal(np.isnan(cosines), across < 0)
 
 
@@ -56,7 +57,7 @@ def test_metrics_are_scipys(seed, metric):
     name = {"pearson": "correlation"}.get(metric, metric)
     distances = scipy.spatial.distance.cdist(features, features, name)
     distances[compounds[:, None] == compounds] = np.inf
-    neighbours, similarities = match_treatments(features, compounds, metric=metric)
+    neighbours, similarities = (found[:, 0] for found in match_treatments(features, compounds, metric=metric))
     answered = np.isfinite(distances).any(axis=1)
     assert (neighbours[answered] == distances.argmin(axis=1)[answered]).all()
     closest = distances.min(axis=1)[answered]
@@ -64,11 +65,33 @@ def test_metrics_are_scipys(seed, metric):
     np.testing.assert_allclose(similarities[answered], expected, atol=1e-6)
 
 
+@settings(max_examples=60, deadline=None)
+@given(treatments(), st.integers(1, 5))
+def test_several_neighbours_are_those_of_a_stable_sort(case, count):
+    features, compounds, batches = case
+    found, cosines = match_treatments(features, compounds, batches=batches, neighbours=count)
+    lengths = np.linalg.norm(features, axis=1)
+    unit = features / np.where(lengths > 0, lengths, 1)[:, None]
+    for query, row in enumerate(found):
+        shares = (batches[query] & batches).any(axis=1)
+        admissible = np.flatnonzero((compounds != compounds[query]) & ~shares)
+        order = admissible[np.argsort(-np.round(unit[admissible] @ unit[query], 9), kind="stable")][:count]
+        assert row.tolist() == [*order, *[-1] * (count - len(order))]
+    assert (np.isnan(cosines) == (found < 0)).all()
+
+
+def test_votes():
+    """The most frequent label wins; of those as frequent, that of the nearest."""
+    labels = np.array([[1, 2, 2], [3, 1, 2], [4, 5, -1], [-1, -1, -1], [6, 5, 5]])
+    assert vote(labels).tolist() == [2, 3, 4, -1, 5]
+    assert vote(labels[:, :1]).tolist() == [1, 3, 4, -1, 6]
+
+
 def test_blocks_change_nothing(monkeypatch):
     rng = np.random.default_rng(0)
     features, compounds, batches = rng.normal(size=(50, 4)), rng.integers(0, 9, 50), rng.random((50, 3)) < 0.4
     whole = match_treatments(features, compounds, batches=batches)
-    monkeypatch.setattr("cytoclr.evaluate.matching.BLOCK_ROWS", 7)
+    monkeypatch.setattr("cytoclr.evaluate.matching.BLOCK_VALUES", 7 * 50)
     blocks = match_treatments(features, compounds, batches=batches)
     np.testing.assert_array_equal(whole[0], blocks[0])
     np.testing.assert_allclose(whole[1], blocks[1])
@@ -79,9 +102,9 @@ def test_a_reference_that_shares_any_batch_is_refused():
     features = np.array([[1.0, 0.0], [1.0, 0.0], [0.5, 1.0]])
     batches = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 1]], dtype=bool)
     neighbours, cosines = match_treatments(features, np.arange(3), batches=batches)
-    assert neighbours.tolist() == [2, -1, 0]
-    assert np.isnan(cosines[1])
-    assert match_treatments(features, np.arange(3))[0].tolist() == [1, 0, 0]
+    assert neighbours.tolist() == [[2], [-1], [0]]
+    assert np.isnan(cosines[1]).all()
+    assert match_treatments(features, np.arange(3))[0].tolist() == [[1], [0], [0]]
 
 
 def test_103_treatments_take_milliseconds():

@@ -1,3 +1,6 @@
+from dataclasses import fields
+from typing import get_args
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,7 +8,7 @@ import scipy.spatial.distance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cytoclr.config import ProfileSettings
+from cytoclr.config import ProfileSettings, ProtocolChanges, ProtocolName
 from cytoclr.errors import DataError
 from cytoclr.evaluate import PROTOCOLS, Protocol, annotate_treatments, score_nsc, score_nscb, summarise
 from cytoclr.profiles import aggregate_wells, profile_wells
@@ -72,6 +75,154 @@ def test_scores_equal_loops(draw_screen, seed, batches, spread, effect, mechanis
     )
     table = table.iloc[::2] if seed % 3 == 0 else table  # some treatments are not annotated
     assert score_both(wells, table)[:2] == score_by_loops(wells, table)
+
+
+def score_variant_by_loops(wells, mechanisms, protocol):
+    """NSCB of a protocol by its choices, one case at a time."""
+    of = {(row.Metadata_Compound, row.Metadata_Concentration): row.Metadata_MoA for row in mechanisms.itertuples()}
+    names = feature_columns(wells)
+    reduce = {"mean": np.mean, "median": np.median}
+    first_batch = {}
+    for _, well in wells.iterrows():
+        key = (well["Metadata_Compound"], well["Metadata_Concentration"])
+        number = int(well["Metadata_Batch"].removeprefix("b"))
+        first_batch[key] = min(number, first_batch.get(key, number))
+    cases = {}
+    for _, well in wells.sort_values(["Metadata_Plate", "Metadata_Well"]).iterrows():
+        key = (well["Metadata_Compound"], well["Metadata_Concentration"])
+        number = int(well["Metadata_Batch"].removeprefix("b"))
+        if well["Metadata_control_type"] == "negcon":
+            continue
+        if well["Metadata_control_type"] == "poscon":
+            if protocol.positive_controls == "drop":
+                continue
+            if protocol.positive_controls == "first-batch" and number != first_batch[key]:
+                continue
+        place = (well["Metadata_Plate"], well["Metadata_Well"]) if protocol.level == "well" else ()
+        values = well[names].to_numpy(dtype=float)
+        if protocol.unit_wells:
+            values = values / np.sqrt(sum(value**2 for value in values))
+        cases.setdefault((*key, *place), []).append((values, number, well["Metadata_Plate"]))
+    known = []
+    for key in sorted(cases):
+        plates = {}
+        for values, number, plate in cases[key]:
+            plates.setdefault(plate, (number, []))[1].append(values)
+        rows = [values for values, _, _ in cases[key]]
+        if protocol.within_plates:
+            rows = [reduce[protocol.within_plates](on_plate, axis=0) for _, on_plate in plates.values()]
+        profile = reduce[protocol.aggregate](rows, axis=0)
+        median = np.median([number for number, _ in plates.values()])
+        batches = {number for _, number, _ in cases[key]}
+        known.append((key[0], of[key[:2]], batches, profile / np.linalg.norm(profile), median))
+    where = {}
+    for _, mechanism, batches, *_ in known:
+        where.setdefault(mechanism, set()).update(batches)
+    lonely = {mechanism for mechanism, batches in where.items() if len(batches) == 1}
+    refuse = {
+        "exclude": lambda query, one: bool(query[2] & one[2]),
+        "joined": lambda query, one: query[2] == one[2],
+        "median": lambda query, one: query[4] == one[4],
+        "same-mechanism": lambda query, one: bool(query[2] & one[2]) and query[1] == one[1],
+    }[protocol.shared_batches]
+    rule = protocol.single_batch_mechanisms
+    references = [one for one in known if rule != "drop" or one[1] not in lonely]
+    hits = total = 0
+    for query in known:
+        if rule != "keep" and query[1] in lonely:
+            continue
+        near = [one for one in references if one[0] != query[0] and not refuse(query, one)]
+        near = sorted(near, key=lambda one: -round(one[3] @ query[3], 10))[: protocol.neighbours]
+        if near:
+            named = [one[1] for one in near]
+            most = max(named.count(name) for name in named)
+            hits += next(name for name in named if named.count(name) == most) == query[1]
+            total += 1
+    return hits, total
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_every_choice_of_a_protocol_equals_loops(draw_screen, data):
+    seed = data.draw(st.integers(0, 10_000))
+    spread = data.draw(st.integers(1, 3))
+    wells, table = draw_screen(
+        seed, mechanisms=3, compounds=2, batches=12, batches_per_treatment=spread, effect=1.0, wells=3
+    )
+    # two plates a batch; b2 comes before b10
+    plates = np.random.default_rng(seed).integers(1, 3, len(wells)).astype(str)
+    wells["Metadata_Plate"] = wells["Metadata_Batch"] + "-" + plates
+    wells.loc[wells["Metadata_Compound"] == "c0-0", "Metadata_control_type"] = "poscon"
+    choices = {
+        "level": ["treatment", "well"],
+        "unit_wells": [False, True],
+        "within_plates": [None, "mean", "median"],
+        "aggregate": ["mean", "median"],
+        "neighbours": [1, 2, 3],
+        "shared_batches": ["exclude", "joined", "median", "same-mechanism"],
+        "single_batch_mechanisms": ["drop", "drop-queries", "keep"],
+        "positive_controls": ["keep", "drop", "first-batch"],
+    }
+    protocol = Protocol("mine", **{name: data.draw(st.sampled_from(values)) for name, values in choices.items()})
+    found = score_nscb(annotate_treatments(wells, table, protocol))[0]
+    assert count_hits(found) == score_variant_by_loops(wells, table, protocol)
+
+
+def test_the_settings_name_every_protocol_and_choice():
+    assert set(get_args(ProtocolName)) == set(PROTOCOLS)
+    assert set(ProtocolChanges.model_fields) == {field.name for field in fields(Protocol)} - {
+        "name",
+        "source",
+        "normalisation",
+        "batch",
+    }
+
+
+def test_a_changed_protocol_says_so():
+    changed = MEAN.change({"neighbours": 3, "metric": None, "aggregate": "median"})
+    assert changed.name == "treatment-mean, neighbours 3, aggregate median"
+    assert (changed.neighbours, changed.metric) == (3, "cosine")
+    assert MEAN.change({"metric": None}) is MEAN
+
+
+def test_hits_by_mechanism_and_compound_and_the_confusion_agree_with_the_score(draw_screen):
+    wells, table = draw_screen(4, effect=1.5)
+    matched = score_nsc(annotate_treatments(wells, table, MEAN))
+    summary = summarise(matched, bootstraps=100, permutations=100, seed=0)
+    rows = matched.tabulate()
+    for name, column in (("by_mechanism", MECHANISM), ("by_compound", "Metadata_Compound")):
+        for group, counts in summary[name].items():
+            mine = rows[rows[column] == group]
+            assert counts == {"correct": int(mine["correct"].sum()), "total": len(mine)}
+        assert sum(counts["total"] for counts in summary[name].values()) == summary["total"]
+    confusion = pd.DataFrame(summary["confusion"]["counts"], *[summary["confusion"]["mechanisms"]] * 2)
+    for own, predicted in confusion.stack().index:
+        there = (rows[MECHANISM] == own) & (rows["Predicted_MoA"] == predicted)
+        assert confusion.loc[own, predicted] == there.sum()
+    assert np.trace(confusion) == summary["correct"]
+
+
+def test_chance_holds_with_several_neighbours(draw_screen):
+    wells, table = draw_screen(2, mechanisms=4, compounds=5, effect=4.0, features=10)
+    by_three = MEAN.change({"neighbours": 3})
+    rng = np.random.default_rng(0)
+    first = table.drop_duplicates("Metadata_Compound").set_index("Metadata_Compound")[MECHANISM]
+    shares = []
+    for _ in range(60):
+        dealt = pd.Series(rng.permutation(first.to_numpy()), index=first.index)
+        hits, total = score_both(wells, table.assign(Metadata_MoA=table["Metadata_Compound"].map(dealt)), by_three)[0]
+        shares.append(hits / total)
+    matched = score_nsc(annotate_treatments(wells, table, by_three))
+    chance = summarise(matched, bootstraps=100, permutations=500, seed=0)["chance"]
+    assert np.mean(shares) == pytest.approx(chance["mean"], abs=0.05)
+    assert chance["theoretical"] is None
+
+
+def test_wells_with_few_cells_take_no_part(draw_screen):
+    wells, table = draw_screen(0)
+    flagged = wells.assign(Metadata_FewCells=wells["Metadata_Well"].isin(["W0000", "W0003"]))
+    fewer = wells[~flagged["Metadata_FewCells"]]
+    assert score_both(flagged, table) == score_both(fewer, table)
 
 
 @pytest.mark.real_data

@@ -1,10 +1,9 @@
-"""Tables that describe a screen: what is in each well, which mechanism a compound has, and profiles of others."""
+"""Tables that describe a screen: what is in each well, and which mechanism a compound has."""
 
 import gzip
-import logging
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,32 +14,25 @@ from cytoclr.storage import read_table
 from cytoclr.tables import (
     MECHANISM,
     MECHANISMS,
-    SITE,
     TREATMENT,
     WELL,
-    WELL_METADATA,
-    WELL_PROFILES,
     check_table,
-    feature_columns,
     treatment_names,
 )
 
 __all__ = [
+    "EMPTY",
     "check_wells",
     "describe_wells",
-    "join_wells",
     "read_any_table",
     "read_mechanisms",
-    "read_profiles",
     "read_texts",
 ]
-
-logger = logging.getLogger(__name__)
 
 #: Metadata prefixes in use in the field, longest first.
 _PREFIXES = ("Image_Metadata_", "Metadata_", "")
 #: What stands for an empty cell among numbers: nothing, or what R, pandas and SQL write.
-_EMPTY = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
+EMPTY = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
 
 
 def read_texts(path: Path) -> pd.DataFrame:
@@ -81,8 +73,15 @@ def _check_separators(texts: pd.DataFrame, path: Path) -> None:
         )
 
 
-def read_any_table(path: Path) -> pd.DataFrame:
+def read_any_table(path: Path, *, texts: Collection[str] = ()) -> pd.DataFrame:
     """Read Parquet, or CSV (plain or gzipped), in which metadata stay texts and the other columns may be numbers.
+
+    Parameters
+    ----------
+    path
+        Parquet if its name ends so, else CSV.
+    texts
+        Further columns of a CSV table that stay texts.
 
     Raises
     ------
@@ -96,17 +95,16 @@ def read_any_table(path: Path) -> pd.DataFrame:
             return read_table(path)
         except DamagedError as error:
             raise DataError(f"{path}: not a readable Parquet table ({error.__cause__}).") from None
-    texts = read_texts(path)
-    numbers = texts.apply(pd.to_numeric, errors="coerce")
+    table = read_texts(path)
     # Plate 00123 keeps its zeros. Another column is numeric if it has numbers, and nothing else but empty cells.
+    others = [name for name in table.columns if not name.startswith(_PREFIXES[:2]) and name not in texts]
+    numbers = table[others].apply(pd.to_numeric, errors="coerce")
     numeric = [
         name
-        for name in texts.columns
-        if not name.startswith(_PREFIXES[:2])
-        and numbers[name].notna().any()
-        and (numbers[name].notna() | texts[name].isin(_EMPTY)).all()
+        for name in others
+        if numbers[name].notna().any() and (numbers[name].notna() | table[name].isin(EMPTY)).all()
     ]
-    return texts.assign(**{name: numbers[name] for name in numeric})
+    return table.assign(**{name: numbers[name] for name in numeric})
 
 
 def read_mechanisms(path: Path) -> pd.DataFrame:
@@ -208,66 +206,3 @@ def check_wells(screen: pd.DataFrame, source: str) -> None:
         f"{source}: {num_wells} well{'s have' if num_wells > 1 else ' has'} more than one treatment, first: "
         f"{plate} {well} ({' and '.join(treatment_names(here))}). Expected one compound at one concentration a well."
     )
-
-
-def read_profiles(path: Path) -> pd.DataFrame:
-    """Read someone's table of wells: its metadata columns get our names, every other numeric column is a feature.
-
-    Raises
-    ------
-    DataError
-        No plate or well column, no feature, or a well twice.
-    """
-    frame = read_any_table(path)
-    renamed = {
-        name: f"Metadata_{name.removeprefix('Image_Metadata_')}"
-        for name in frame.columns
-        if name.startswith("Image_Metadata_")
-    }
-    frame = frame.rename(columns=renamed)
-    missing = [name for name in WELL if name not in frame.columns]
-    if missing:
-        raise DataError(
-            f"{path}: lacks {' and '.join(missing)} (or Image_{missing[0]}). "
-            f"Found: {list_some(list(frame.columns), 12)}."
-        )
-    if frame.empty:
-        raise DataError(f"{path}: the table has no rows.")
-    if not feature_columns(frame):
-        raise DataError(
-            f"{path}: no numeric column that could be a feature. Found: {list_some(list(frame.columns), 12)}."
-        )
-    texts = [name for name in frame.columns.difference(feature_columns(frame), sort=False) if "Metadata_" not in name]
-    if texts:
-        logger.warning("%s: columns that are not all numbers are no features: %s", path, list_some(texts))
-    frame = frame.astype(dict.fromkeys(WELL, "str"))
-    repeated = frame.duplicated(WELL)
-    if repeated.any():
-        plate, well = frame.loc[repeated, WELL].iloc[0]
-        raise DataError(
-            f"{path}: {int(repeated.sum()):,} of {len(frame):,} rows repeat a well, first: {plate} {well}. "
-            "Expected one row a well; average its sites or cells first."
-        )
-    return frame
-
-
-def join_wells(profiles: pd.DataFrame, screen: pd.DataFrame, source: str) -> pd.DataFrame:
-    """Give every well profile the metadata that the screen has of its well.
-
-    Raises
-    ------
-    DataError
-        A well of the profiles is not in the screen.
-    """
-    about = screen.drop_duplicates(WELL)[WELL_METADATA]
-    known = pd.MultiIndex.from_frame(about[WELL])
-    unknown = ~pd.MultiIndex.from_frame(profiles[WELL]).isin(known)
-    if unknown.any():
-        first = profiles.loc[unknown, WELL].iloc[0]
-        raise DataError(
-            f"{source}: {int(unknown.sum()):,} of {len(profiles):,} wells are not in the screen table, first: "
-            f"{first['Metadata_Plate']} {first['Metadata_Well']}. Expected the plate and well names of both to agree."
-        )
-    old = [name for name in about.columns if name in profiles.columns and name not in WELL]
-    joined = profiles.drop(columns=[*old, *(name for name in SITE[2:] if name in profiles.columns)])
-    return check_table(about.merge(joined, on=WELL, how="inner", validate="1:1"), WELL_PROFILES, source)

@@ -1,26 +1,62 @@
-"""The evaluate stage: every score of a table of profiles, beside its baselines."""
+"""The evaluate stage: every score and measure of a table of profiles, beside its baselines."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from cytoclr.config import EvaluateSettings
+from cytoclr.config import EvaluateSettings, LabelsSeen
 from cytoclr.errors import list_some
-from cytoclr.evaluate.intervals import bootstrap_difference
+from cytoclr.evaluate.comparison import compare_matches
+from cytoclr.evaluate.geometry import describe_geometry
+from cytoclr.evaluate.matching import Metric
+from cytoclr.evaluate.nuisance import predict_nuisance
+from cytoclr.evaluate.precision import measure_activity, measure_consistency
 from cytoclr.evaluate.probes import probe_mechanisms
-from cytoclr.evaluate.protocols import PROTOCOLS
+from cytoclr.evaluate.protocols import PROTOCOLS, Protocol
+from cytoclr.evaluate.replicates import measure_matching, measure_replicability
 from cytoclr.evaluate.scoring import Matched, score_nsc, score_nscb, summarise
 from cytoclr.evaluate.treatments import AnnotatedTreatments, annotate_treatments
-from cytoclr.tables import MECHANISM, TREATMENT
+from cytoclr.tables import MECHANISM, TREATMENT, WELL_PROFILES, check_table, select_enough_cells
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["OWN", "Baseline", "Evaluation", "choose_protocol", "evaluate", "score_treatments"]
 
-FORMAT = 1
-TRAINED = "trained"
-MATCHES = [*TREATMENT, MECHANISM, "Match_Compound", "Match_Concentration", "Match_MoA", "similarity", "correct"]
+FORMAT = 2
+#: What the profiles that are evaluated are called beside their baselines.
+OWN = "trained"
+MATCHES = [
+    *TREATMENT,
+    MECHANISM,
+    "Match_Compound",
+    "Match_Concentration",
+    "Match_MoA",
+    "Predicted_MoA",
+    "similarity",
+    "correct",
+]
+ACTIVITY = [*TREATMENT, "map", "p_value", "corrected_p_value", "active"]
+#: A model told one of these has seen what the score asks for, or what stands for it.
+LEAKS: tuple[LabelsSeen, ...] = ("treatments", "mechanisms")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Other profiles of the same wells, normalised alike, to compare with.
+
+    Attributes
+    ----------
+    wells
+        As the wells evaluated.
+    labels_seen
+        What their model was told.
+    metric
+        By which neighbours are found, if not the protocol's: a single feature has no angle.
+    """
+
+    wells: pd.DataFrame
+    labels_seen: LabelsSeen = "none"
+    metric: Metric | None = None
 
 
 @dataclass(frozen=True)
@@ -34,10 +70,18 @@ class Evaluation:
         or ``notes`` tell why.
     matches
         One row for each table of features, score and answered treatment: its neighbour, and whether it is a hit.
+    activity
+        One row for each table of features and treatment with replicates: mean average precision, p values.
     """
 
     scores: dict[str, Any]
     matches: pd.DataFrame
+    activity: pd.DataFrame
+
+
+def choose_protocol(settings: EvaluateSettings) -> Protocol:
+    """Return the protocol that the settings name, with their changes."""
+    return PROTOCOLS[settings.protocol].change(settings.protocol_changes.model_dump())
 
 
 def evaluate(
@@ -47,10 +91,12 @@ def evaluate(
     *,
     seed: int,
     normalisation: str,
+    labels_seen: LabelsSeen = "none",
+    unnormalised: pd.DataFrame | None = None,
     embeddings: pd.DataFrame | None = None,
-    baselines: Mapping[str, pd.DataFrame] | None = None,
+    baselines: Mapping[str, Baseline] | None = None,
 ) -> Evaluation:
-    """Score profiles of wells against known mechanisms.
+    """Score profiles of wells against known mechanisms, and measure what needs none.
 
     Parameters
     ----------
@@ -61,60 +107,88 @@ def evaluate(
     settings
         Protocol, numbers of bootstraps and permutations, whether to probe.
     seed
-        Decides bootstraps, permutations and the probe.
+        Decides bootstraps, permutations and probes.
     normalisation
         What was done to the wells; recorded with the scores.
+    labels_seen
+        What the model was told of the wells it embedded; recorded, and marked where it leaks.
+    unnormalised
+        The same wells before normalisation: how well batch and plate could be told from them; None: not measured.
     embeddings
-        Cells, not normalised, for the probe; None: no probe.
+        Cells, not normalised, for the probes; None: no probe.
     baselines
-        Other profiles of the same wells, normalised alike, to compare with: ``{"untrained": wells, …}``.
+        Other profiles of the same wells, by name: ``{"untrained": Baseline(wells), …}``.
 
     Raises
     ------
     DataError
         A table is not as declared, a feature has gaps, the mechanism table is empty, or no well is treated.
     """
-    protocol = PROTOCOLS[settings.protocol]
-    scores: dict[str, Any] = {"format": FORMAT, "protocol": protocol.describe(), "normalisation": normalisation}
-    if mechanisms is None:
-        return _explain_absence(
-            scores, "No mechanism table was given, so profiles cannot be scored against mechanisms."
-        )
-    treatments = annotate_treatments(wells, mechanisms, protocol)
-    if not len(treatments):
-        return _explain_absence(
-            scores,
-            f"None of the {len(treatments.unannotated)} treatments ({list_some(treatments.unannotated, 2)}) is among "
-            f"the {len(mechanisms)} of the mechanism table. Compare the spelling of compounds, and the concentrations.",
-        )
-    tables = {TRAINED: treatments}
-    for name, table in (baselines or {}).items():
-        tables[name] = annotate_treatments(table, mechanisms, protocol)
-    results = {name: _score(table, settings, seed) for name, table in tables.items()}
-    found = {name: matched for name, (_, matched) in results.items()}
-    scores |= results[TRAINED][0]
-    scores["probe"] = None
-    if settings.probe and embeddings is not None:
-        scores["probe"] = probe_mechanisms(embeddings, mechanisms, seed=seed)
-    scores["baselines"] = {
-        name: {"nsc": results[name][0]["nsc"], "nscb": results[name][0]["nscb"]} for name in baselines or {}
+    protocol = choose_protocol(settings)
+    tables = {OWN: Baseline(wells, labels_seen), **(baselines or {})}
+    scores: dict[str, Any] = {
+        "format": FORMAT,
+        "protocol": protocol.describe(),
+        "normalisation": normalisation,
+        "labels_seen": labels_seen,
     }
-    scores["comparisons"] = _compare(found, settings.bootstraps, seed)
-    scores["notes"] = _take_notes(treatments, found[TRAINED]["nscb"], scores)
-    return Evaluation(scores, _tabulate(found))
+    annotated, reason = _annotate(tables, mechanisms, protocol)
+    results = {
+        name: score_treatments(treatments, settings, seed=seed)
+        for name, treatments in annotated.items()
+        if treatments is not None
+    }
+    nothing: dict[str, Any] = {"nsc": None, "nscb": None, "nsc_on_nscb_treatments": None, "drop": None}
+    by_table = {name: results[name][0] if name in results else nothing for name in tables}
+    found = {name: matched for name, (_, matched) in results.items()}
+    scores |= by_table[OWN]
+    if reason is not None:
+        scores["reason"] = reason
+    measured = {name: _measure(table.wells, annotated[name], seed=seed) for name, table in tables.items()}
+    scores |= measured[OWN][0]
+    scores["nuisance"] = {
+        "before": None if unnormalised is None else predict_nuisance(select_enough_cells(unnormalised), seed=seed),
+        "after": predict_nuisance(select_enough_cells(wells), seed=seed),
+    }
+    scores["geometry"] = describe_geometry(select_enough_cells(wells))
+    scores["probes"] = []
+    if settings.probe and embeddings is not None and mechanisms is not None and reason is None:
+        scores["probes"] = _probe(embeddings, mechanisms, seed=seed)
+    scores["baselines"] = {
+        name: {**_describe_baseline(tables[name]), **by_table[name], **measured[name][0]} for name in baselines or {}
+    }
+    scores["comparisons"] = _compare(tables, found, settings, seed)
+    scores["notes"] = [reason] if reason is not None else _take_notes(annotated[OWN], found[OWN]["nscb"], scores)
+    scores["notes"] += _note_labels(tables)
+    activity = pd.concat([measured[name][1].assign(features=name) for name in tables], ignore_index=True)
+    return Evaluation(scores, _tabulate(found, protocol), activity[["features", *ACTIVITY]])
 
 
-def _explain_absence(scores: dict[str, Any], reason: str) -> Evaluation:
-    nothing = {"nsc": None, "nscb": None, "nsc_on_nscb_treatments": None, "drop": None, "probe": None}
-    empty: dict[str, Any] = {"baselines": {}, "comparisons": [], "notes": [reason]}
-    matches = pd.DataFrame(columns=["features", "score", *MATCHES])
-    return Evaluation({**scores, **nothing, "reason": reason, **empty}, matches)
+def _annotate(
+    tables: Mapping[str, Baseline], mechanisms: pd.DataFrame | None, protocol: Protocol
+) -> tuple[dict[str, AnnotatedTreatments | None], str | None]:
+    """Join mechanisms to the treatments of every table; or tell why there is nothing to score against."""
+    if mechanisms is None:
+        reason = "No mechanism table was given, so profiles cannot be scored against mechanisms."
+        return dict.fromkeys(tables), reason
+    annotated: dict[str, AnnotatedTreatments | None] = {}
+    for name, table in tables.items():
+        by = protocol if table.metric is None else replace(protocol, metric=table.metric)
+        annotated[name] = annotate_treatments(table.wells, mechanisms, by)
+    own = annotated[OWN]
+    assert own is not None
+    if len(own):
+        return annotated, None
+    return dict.fromkeys(tables), (
+        f"None of the {len(own.unannotated)} treatments ({list_some(own.unannotated, 2)}) is among "
+        f"the {len(mechanisms)} of the mechanism table. Compare the spelling of compounds, and the concentrations."
+    )
 
 
-def _score(
-    treatments: AnnotatedTreatments, settings: EvaluateSettings, seed: int
+def score_treatments(
+    treatments: AnnotatedTreatments, settings: EvaluateSettings, *, seed: int
 ) -> tuple[dict[str, Any], dict[str, Matched]]:
-    """Both scores of one table, as JSON and as matches."""
+    """Both scores of one table: as JSON (``nsc``, ``nscb``, ``nsc_on_nscb_treatments``, ``drop``), and as matches."""
     matched = score_nsc(treatments)
     across, within = score_nscb(treatments)
     nsc, nscb, nsc_there = (
@@ -128,35 +202,68 @@ def _score(
     return scores, {"nsc": matched, "nscb": across}
 
 
-def _compare(found: Mapping[str, Mapping[str, Matched]], bootstraps: int, seed: int) -> list[dict[str, Any]]:
-    """The trained features against each baseline, on the treatments that both answered."""
+def _measure(
+    wells: pd.DataFrame, treatments: AnnotatedTreatments | None, *, seed: int
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """What is measured of every table: replicates against controls, and mechanisms against each other."""
+    wells = select_enough_cells(check_table(wells, WELL_PROFILES, "well profiles"))
+    activity, by_treatment = measure_activity(wells, seed=seed)
+    measures: dict[str, Any] = {
+        "activity": activity,
+        "replicating": measure_replicability(wells, seed=seed),
+        "consistency": None,
+        "matching": None,
+    }
+    if treatments is not None and treatments.protocol.level == "treatment":
+        measures["consistency"] = measure_consistency(treatments, seed=seed)[0]
+        measures["matching"] = measure_matching(treatments, seed=seed)
+    return measures, by_treatment
+
+
+def _probe(embeddings: pd.DataFrame, mechanisms: pd.DataFrame, *, seed: int) -> list[dict[str, Any]]:
+    """A forest for every way to hold out, and other classifiers for the first of them."""
+    probes = [
+        probe_mechanisms(embeddings, mechanisms, seed=seed, held_out=held_out)
+        for held_out in ("well", "plate", "batch", "compound")
+    ]
+    probes += [
+        probe_mechanisms(embeddings, mechanisms, seed=seed, classifier=classifier) for classifier in ("logistic", "knn")
+    ]
+    return [probe for probe in probes if probe is not None]
+
+
+def _describe_baseline(baseline: Baseline) -> dict[str, Any]:
+    return {"labels_seen": baseline.labels_seen, "metric": baseline.metric}
+
+
+def _compare(
+    tables: Mapping[str, Baseline],
+    found: Mapping[str, Mapping[str, Matched]],
+    settings: EvaluateSettings,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """The profiles against each baseline, on the treatments that both answered."""
     comparisons = []
     for name in found:
         for score in ("nsc", "nscb"):
-            if name == TRAINED:
+            if name == OWN:
                 continue
-            both = found[TRAINED][score].tabulate().merge(found[name][score].tabulate(), on=TREATMENT)
-            if both.empty:
-                continue
-            first, second = both["correct_x"].to_numpy(), both["correct_y"].to_numpy()
-            compounds = pd.factorize(both["Metadata_Compound"])[0]
-            rng = np.random.default_rng(seed)
-            low, high = bootstrap_difference(first, second, compounds, bootstraps=bootstraps, rng=rng)
-            comparisons.append(
-                {
-                    "a": TRAINED,
-                    "b": name,
-                    "score": score,
-                    "gain": float(first.mean() - second.mean()),
-                    "interval": [low, high],
-                    "num_treatments": len(both),
-                }
+            compared = compare_matches(
+                [found[OWN][score].tabulate()],
+                [found[name][score].tabulate()],
+                bootstraps=settings.bootstraps,
+                permutations=settings.permutations,
+                seed=seed,
             )
+            if compared is not None:
+                leaks = any(tables[side].labels_seen in LEAKS for side in (OWN, name))
+                comparisons.append({"a": OWN, "b": name, "score": score, "leaks": leaks, **compared})
     return comparisons
 
 
-def _take_notes(treatments: AnnotatedTreatments, nscb: Matched, scores: Mapping[str, Any]) -> list[str]:
+def _take_notes(treatments: AnnotatedTreatments | None, nscb: Matched, scores: Mapping[str, Any]) -> list[str]:
     """What a reader of the scores must know, in sentences."""
+    assert treatments is not None
     notes = []
     demanded = treatments.protocol.normalisation
     if demanded not in (None, scores["normalisation"]):
@@ -174,7 +281,8 @@ def _take_notes(treatments: AnnotatedTreatments, nscb: Matched, scores: Mapping[
     if alone:
         notes.append(f"Mechanisms that have no right answer with one compound alone: {list_some(alone)}.")
     if nscb.dropped_mechanisms:
-        notes.append(f"Mechanisms that lie in one batch, left out of NSCB: {list_some(nscb.dropped_mechanisms)}.")
+        left_out = "left out of NSCB" if treatments.protocol.single_batch_mechanisms == "drop" else "not asked in NSCB"
+        notes.append(f"Mechanisms that lie in one batch, {left_out}: {list_some(nscb.dropped_mechanisms)}.")
     if scores["nsc"] is None:
         notes.append("NSC needs at least two compounds with a mechanism.")
     if scores["nscb"] is None:
@@ -182,10 +290,26 @@ def _take_notes(treatments: AnnotatedTreatments, nscb: Matched, scores: Mapping[
     return notes
 
 
-def _tabulate(found: Mapping[str, Mapping[str, Matched]]) -> pd.DataFrame:
+def _note_labels(tables: Mapping[str, Baseline]) -> list[str]:
+    """Mark models that were told what the scores ask for."""
+    meaning = {
+        "treatments": "it was taught to tell these treatments apart; do not rank it against models told nothing.",
+        "mechanisms": "its score is that of an examination whose answers it has seen.",
+    }
+    notes = []
+    for name, of in tables.items():
+        if of.labels_seen in LEAKS:
+            who = "These profiles are" if name == OWN else f"The baseline {name} is"
+            notes.append(f"{who} of a model that was told {of.labels_seen}: {meaning[of.labels_seen]}")
+    return notes
+
+
+def _tabulate(found: Mapping[str, Mapping[str, Matched]], protocol: Protocol) -> pd.DataFrame:
     parts = [
         matched.tabulate().assign(features=name, score=score)
         for name, by_score in found.items()
         for score, matched in by_score.items()
     ]
-    return pd.concat(parts, ignore_index=True)[["features", "score", *MATCHES]]
+    wells = ["Metadata_Plate", "Metadata_Well"] if protocol.level == "well" else []
+    columns = ["features", "score", *wells, *MATCHES]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)

@@ -7,7 +7,9 @@ treatments, are resampled; and neighbours are found once, on all treatments, and
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-__all__ = ["bootstrap_difference", "bootstrap_score", "compute_chance", "permute_mechanisms"]
+from cytoclr.evaluate.matching import vote
+
+__all__ = ["bootstrap_difference", "bootstrap_score", "compute_chance", "flip_signs", "permute_mechanisms"]
 
 #: Ends of the percentile interval: 95 %.
 ENDS = (2.5, 97.5)
@@ -21,12 +23,16 @@ def bootstrap_score(
     rng: np.random.Generator,
 ) -> tuple[float, float]:
     """Return the 95 % percentile interval of the share of hits, resampling compounds with all their treatments."""
-    return _bootstrap_mean(correct.astype(np.float64), compounds, bootstraps, rng)
+    _, codes = np.unique(compounds, return_inverse=True)
+    hits, counts = np.bincount(codes, weights=correct), np.bincount(codes)
+    drawn = rng.multinomial(len(counts), np.full(len(counts), 1.0 / len(counts)), size=bootstraps)
+    low, high = np.percentile((drawn @ hits) / (drawn @ counts), ENDS)
+    return float(low), float(high)
 
 
 def bootstrap_difference(
-    first: Bool[np.ndarray, " treatment"],
-    second: Bool[np.ndarray, " treatment"],
+    first: Float[np.ndarray, "seed treatment"],
+    second: Float[np.ndarray, "seed2 treatment"],
     compounds: Int[np.ndarray, " treatment"],
     *,
     bootstraps: int,
@@ -34,27 +40,25 @@ def bootstrap_difference(
 ) -> tuple[float, float]:
     """Return the 95 % interval of the first's share of hits less the second's, on the same treatments.
 
-    The comparison is paired: each resampled compound brings the hits of both.
+    The comparison is paired: each resampled compound brings the hits of both. Where a side was trained with several
+    seeds, its seeds are resampled too.
     """
-    return _bootstrap_mean(first.astype(np.float64) - second.astype(np.float64), compounds, bootstraps, rng)
-
-
-def _bootstrap_mean(
-    values: Float[np.ndarray, " treatment"],
-    compounds: Int[np.ndarray, " treatment"],
-    bootstraps: int,
-    rng: np.random.Generator,
-) -> tuple[float, float]:
     _, codes = np.unique(compounds, return_inverse=True)
-    sums, counts = np.bincount(codes, weights=values), np.bincount(codes)
+    sums = [np.stack([np.bincount(codes, weights=hits) for hits in side]) for side in (first, second)]
+    counts = np.bincount(codes)
     drawn = rng.multinomial(len(counts), np.full(len(counts), 1.0 / len(counts)), size=bootstraps)
-    low, high = np.percentile((drawn @ sums) / (drawn @ counts), ENDS)
+    shares = []
+    for side in sums:
+        by_seed = (drawn @ side.T) / (drawn @ counts)[:, None]
+        weights = rng.multinomial(len(side), np.full(len(side), 1.0 / len(side)), size=bootstraps) / len(side)
+        shares.append((by_seed * weights).sum(axis=1))
+    low, high = np.percentile(shares[0] - shares[1], ENDS)
     return float(low), float(high)
 
 
 def permute_mechanisms(
     queries: Int[np.ndarray, " treatment"],
-    references: Int[np.ndarray, " treatment"],
+    references: Int[np.ndarray, "treatment neighbour"],
     mechanisms: Int[np.ndarray, " compound"],
     *,
     permutations: int,
@@ -65,7 +69,7 @@ def permute_mechanisms(
     Parameters
     ----------
     queries, references
-        Number of the compound of each treatment, and of its neighbour.
+        Number of the compound of each treatment, and of its neighbours; -1 where there is none.
     mechanisms
         Mechanism of each compound.
     permutations
@@ -80,8 +84,27 @@ def permute_mechanisms(
     shares = np.empty(permutations)
     for index in range(permutations):
         shuffled = rng.permutation(mechanisms)
-        shares[index] = np.mean(shuffled[queries] == shuffled[references])
+        shares[index] = np.mean(vote(np.where(references < 0, -1, shuffled[references])) == shuffled[queries])
     return shares
+
+
+def flip_signs(
+    differences: Float[np.ndarray, " treatment"],
+    compounds: Int[np.ndarray, " treatment"],
+    *,
+    permutations: int,
+    rng: np.random.Generator,
+) -> float:
+    """Return the two-sided p value of a mean difference: if neither table were better, each compound's could be either.
+
+    The differences of all treatments of a compound change sign together. (1 + flips that reach as far) /
+    (1 + flips).
+    """
+    _, codes = np.unique(compounds, return_inverse=True)
+    sums = np.bincount(codes, weights=differences)
+    signs = rng.choice(np.array([-1.0, 1.0]), size=(permutations, len(sums)))
+    reached = np.abs(signs @ sums) >= abs(sums.sum()) - 1e-9
+    return float((1 + reached.sum()) / (1 + permutations))
 
 
 def compute_chance(mechanisms: Int[np.ndarray, " compound"]) -> float:

@@ -1,16 +1,18 @@
-"""Nearest neighbours among admissible references: one matrix product, block by block."""
+"""Nearest neighbours among admissible references: one matrix product, block by block; and how neighbours vote."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-__all__ = ["Metric", "find_nearest", "match_treatments"]
+__all__ = ["Metric", "find_nearest", "match_treatments", "vote"]
 
 Metric = Literal["cosine", "pearson", "euclidean"]
 #: Similarities nearer than this are ties: a few rounding errors of a sum of doubles.
 TIE = 1e-12
-BLOCK_ROWS = 1024
+#: Similarities held at a time: 256 MB.
+BLOCK_VALUES = 1 << 25
 
 
 def match_treatments(
@@ -19,8 +21,9 @@ def match_treatments(
     *,
     batches: Bool[np.ndarray, "treatment batch"] | None = None,
     metric: Metric = "cosine",
-) -> tuple[Int[np.ndarray, " treatment"], Float[np.ndarray, " treatment"]]:
-    """Find each treatment's nearest neighbour among treatments of other compounds (and other batches).
+    neighbours: int = 1,
+) -> tuple[Int[np.ndarray, "treatment neighbour"], Float[np.ndarray, "treatment neighbour"]]:
+    """Find each treatment's nearest neighbours among treatments of other compounds (and other batches).
 
     Parameters
     ----------
@@ -33,25 +36,30 @@ def match_treatments(
         admissible.
     metric
         See `find_nearest`.
+    neighbours
+        How many to find.
 
     Returns
     -------
-    The row of each treatment's neighbour, -1 where no reference is admissible; and their similarity, nan there.
+    The rows of each treatment's neighbours, nearest first, -1 where no further reference is admissible; and their
+    similarities, nan there.
 
     Notes
     -----
-    Time grows as treatments² × features; memory as 1,024 × treatments.
+    Time grows as treatments² × features; memory stays below a gigabyte beside the profiles themselves.
     """
+    ready = _Ready.make(features, metric)
     shares = None if batches is None else batches.astype(np.float32)
-    neighbours = np.empty(len(features), dtype=np.int64)
-    similarities = np.empty(len(features))
-    for start in range(0, len(features), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
+    found = np.empty((len(features), neighbours), dtype=np.int64)
+    similarities = np.empty((len(features), neighbours))
+    block_rows = max(1, BLOCK_VALUES // max(len(features), 1))
+    for start in range(0, len(features), block_rows):
+        rows = slice(start, start + block_rows)
         refused = compounds[rows, None] == compounds
         if shares is not None:
             refused |= shares[rows] @ shares.T > 0
-        neighbours[rows], similarities[rows] = find_nearest(features[rows], features, refused, metric=metric)
-    return neighbours, similarities
+        found[rows], similarities[rows] = _find(ready.select(rows), ready, refused, neighbours)
+    return found, similarities
 
 
 def find_nearest(
@@ -60,8 +68,9 @@ def find_nearest(
     refused: Bool[np.ndarray, "query reference"],
     *,
     metric: Metric,
-) -> tuple[Int[np.ndarray, " query"], Float[np.ndarray, " query"]]:
-    """Find the most similar reference that is not refused.
+    neighbours: int = 1,
+) -> tuple[Int[np.ndarray, "query neighbour"], Float[np.ndarray, "query neighbour"]]:
+    """Find the most similar references that are not refused.
 
     Parameters
     ----------
@@ -72,37 +81,77 @@ def find_nearest(
     metric
         ``cosine`` of the angle between two profiles; ``pearson``, the same after taking each profile's own mean
         off its features; ``euclidean``, less the distance. The cosine with a profile of length nought is nought.
+    neighbours
+        How many to find.
 
     Returns
     -------
-    Row of the reference, the first of those as near but for rounding, -1 where all are refused; and the
-    similarity, nan there.
+    Rows of the references, nearest first, of those as near but for rounding the first, -1 where all are refused;
+    and the similarities, nan there.
     """
-    similarity, tie = _compare(queries, references, metric)
+    return _find(_Ready.make(queries, metric), _Ready.make(references, metric), refused, neighbours)
+
+
+def vote(labels: Int[np.ndarray, "query neighbour"]) -> Int[np.ndarray, " query"]:
+    """Return each query's most frequent label, of those as frequent the nearest neighbour's; -1 without neighbours.
+
+    Parameters
+    ----------
+    labels
+        Of the neighbours, nearest first; -1 where there is none.
+
+    Examples
+    --------
+    >>> vote(np.array([[4, 7, 7], [4, 7, -1], [-1, -1, -1]]))
+    array([ 7,  4, -1])
+    """
+    if labels.shape[1] == 1:
+        return labels[:, 0]
+    same = (labels[:, :, None] == labels[:, None, :]) & (labels >= 0)[:, :, None]
+    winner = same.sum(axis=2).argmax(axis=1)
+    won: np.ndarray = np.take_along_axis(labels, winner[:, None], axis=1)[:, 0]
+    return won
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """Profiles prepared for comparison: by one product of matrices, less the squared lengths (``euclidean``)."""
+
+    rows: Float[np.ndarray, "row feature"]
+    squares: Float[np.ndarray, " row"] | None
+
+    @staticmethod
+    def make(profiles: Float[np.ndarray, "row feature"], metric: Metric) -> "_Ready":
+        if metric == "euclidean":
+            return _Ready(profiles, (profiles**2).sum(axis=1))
+        if metric == "pearson":
+            profiles = profiles - profiles.mean(axis=1, keepdims=True)
+        lengths = np.linalg.norm(profiles, axis=1, keepdims=True)
+        return _Ready(profiles / np.where(lengths > 0, lengths, 1.0), None)
+
+    def select(self, rows: slice) -> "_Ready":
+        return _Ready(self.rows[rows], None if self.squares is None else self.squares[rows])
+
+
+def _find(
+    queries: _Ready, references: _Ready, refused: Bool[np.ndarray, "query reference"], neighbours: int
+) -> tuple[Int[np.ndarray, "query neighbour"], Float[np.ndarray, "query neighbour"]]:
+    similarity, tie = queries.rows @ references.rows.T, TIE
+    if queries.squares is not None and references.squares is not None:
+        # less the squared distance, which orders as the distance does
+        similarity *= 2.0
+        similarity -= queries.squares[:, None]
+        similarity -= references.squares
+        tie = TIE * float(max(queries.squares.max(), references.squares.max()))
     similarity[refused] = -np.inf
-    best = similarity.max(axis=1)
-    nearest = np.argmax(similarity >= best[:, None] - tie, axis=1)
-    unanswerable = np.isneginf(best)
-    best = -np.sqrt(np.maximum(-best, 0.0)) if metric == "euclidean" else np.clip(best, -1.0, 1.0)
-    nearest[unanswerable], best[unanswerable] = -1, np.nan
-    return nearest, best
-
-
-def _compare(
-    queries: Float[np.ndarray, "query feature"], references: Float[np.ndarray, "reference feature"], metric: Metric
-) -> tuple[Float[np.ndarray, "query reference"], float]:
-    """Similarities (for ``euclidean`` less the squared distance), and the size of a rounding error among them."""
-    if metric == "euclidean":
-        squares = [(profiles**2).sum(axis=1) for profiles in (queries, references)]
-        similarity = 2.0 * queries @ references.T - squares[0][:, None] - squares[1]
-        return similarity, TIE * float(max(square.max() for square in squares))
-    if metric == "pearson":
-        queries, references = (rows - rows.mean(axis=1, keepdims=True) for rows in (queries, references))
-    return _scale(queries) @ _scale(references).T, TIE
-
-
-def _scale(profiles: Float[np.ndarray, "row feature"]) -> Float[np.ndarray, "row feature"]:
-    """Profiles of length one; one of length nought stays."""
-    lengths = np.linalg.norm(profiles, axis=1, keepdims=True)
-    scaled: np.ndarray = profiles / np.where(lengths > 0, lengths, 1.0)
-    return scaled
+    found = np.empty((len(similarity), neighbours), dtype=np.int64)
+    best = np.empty((len(similarity), neighbours))
+    everyone = np.arange(len(similarity))
+    for place in range(neighbours):
+        best[:, place] = similarity.max(axis=1)
+        found[:, place] = np.argmax(similarity >= best[:, place, None] - tie, axis=1)
+        similarity[everyone, found[:, place]] = -np.inf
+    nobody = np.isneginf(best)
+    best = -np.sqrt(np.maximum(-best, 0.0)) if queries.squares is not None else np.clip(best, -1.0, 1.0)
+    found[nobody], best[nobody] = -1, np.nan
+    return found, best

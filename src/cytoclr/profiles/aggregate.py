@@ -16,11 +16,15 @@ from cytoclr.tables import (
     WELL,
     WELL_METADATA,
     WELL_PROFILES,
+    WELL_ROWS,
     check_table,
     feature_columns,
+    select_enough_cells,
 )
 
-__all__ = ["aggregate_cells", "aggregate_wells", "select_finite"]
+__all__ = ["aggregate_cells", "aggregate_rows", "aggregate_wells", "select_finite"]
+
+NUM_CELLS = "Metadata_NumCells"
 
 
 def aggregate_cells(
@@ -56,14 +60,59 @@ def aggregate_cells(
     check_constant(embeddings, WELL, WELL_METADATA[2:], "embeddings")
     key = SITE if level == "site" else WELL
     groups, values = reduce_features(embeddings, key, order=["Metadata_CellID"], statistic=statistic)
-    metadata = groups[[*WELL_METADATA, *key[2:]]].assign(Metadata_NumCells=groups["rows"])
+    metadata = groups[[*WELL_METADATA, *key[2:]]].assign(**{NUM_CELLS: groups["rows"]})
     return _join(metadata, values, embeddings)
+
+
+def aggregate_rows(table: pd.DataFrame, *, statistic: Statistic = "mean") -> pd.DataFrame:
+    """Aggregate another program's table, whose rows are wells, sites or cells, to one profile a well.
+
+    Parameters
+    ----------
+    table
+        The columns of `WELL_PROFILES` but for their key, and features without gaps. Where a row tells how many
+        cells it stands for (``Metadata_NumCells``), a mean weighs it by them; without, every row counts the same.
+    statistic
+        Mean or median, feature by feature. A median of sites is one of sites, not of cells.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Sorted by plate and well. A table of wells comes back as it was.
+
+    Raises
+    ------
+    DataError
+        A column is missing or of another type, a feature is not finite, or a well has two compounds,
+        concentrations, batches or control types.
+    """
+    if not table.duplicated(subset=WELL).any() or not set(WELL) <= set(table.columns):
+        return check_table(table, WELL_PROFILES, "profiles").sort_values(WELL, ignore_index=True)
+    table = check_table(table, WELL_ROWS, "profiles")
+    check_features(table, "profiles")
+    check_constant(table, WELL, WELL_METADATA[2:], "profiles")
+    names = feature_columns(table)
+    # No column is sure to number the rows of a well, so their values order them: sums are then the same, to the last
+    # bit, whatever the order of the rows.
+    table = table.sort_values([*WELL, *names[:3]], kind="stable", ignore_index=True)
+    if NUM_CELLS in table.columns and statistic == "mean":
+        counts = table[NUM_CELLS].to_numpy(dtype=np.float64)
+        weighed = table.assign(**{name: table[name].to_numpy() * counts for name in names}, _cells=counts)
+        groups, means = reduce_features(weighed, WELL, order=[], statistic="mean")
+        values = means[:, :-1] / means[:, -1:]
+    else:
+        groups, values = reduce_features(table, WELL, order=[], statistic=statistic)
+    num_cells = groups["rows"]
+    if NUM_CELLS in table.columns:
+        num_cells = table.groupby(WELL, sort=True)[NUM_CELLS].sum().reset_index(drop=True)
+    return _join(groups[WELL_METADATA].assign(**{NUM_CELLS: num_cells}), values, table)
 
 
 def aggregate_wells(wells: pd.DataFrame, *, statistic: Statistic = "mean") -> pd.DataFrame:
     """Aggregate the profiles of wells to one profile a treatment: a compound at a concentration.
 
-    Every well counts the same, whatever its number of cells. The controls become a treatment too.
+    Every well counts the same, whatever its number of cells; wells flagged for too few take no part. The controls
+    become a treatment too.
 
     Parameters
     ----------
@@ -84,7 +133,7 @@ def aggregate_wells(wells: pd.DataFrame, *, statistic: Statistic = "mean") -> pd
         A column is missing or of another type, a feature is not finite, or a treatment is an untreated control in
         some wells only.
     """
-    wells = check_table(wells, WELL_PROFILES, "well profiles")
+    wells = select_enough_cells(check_table(wells, WELL_PROFILES, "well profiles"))
     check_features(wells, "well profiles")
     untreated = (wells["Metadata_control_type"] == "negcon").map({True: "negcon", False: "treated"})
     check_constant(wells.assign(Metadata_control_type=untreated), TREATMENT, ["Metadata_control_type"], "well profiles")
@@ -96,8 +145,8 @@ def aggregate_wells(wells: pd.DataFrame, *, statistic: Statistic = "mean") -> pd
         Metadata_NumWells=groups["rows"],
         Metadata_NumBatches=by_treatment["Metadata_Batch"].nunique().to_numpy(),
     )
-    if "Metadata_NumCells" in wells:
-        metadata["Metadata_NumCells"] = by_treatment["Metadata_NumCells"].sum().to_numpy()
+    if NUM_CELLS in wells:
+        metadata[NUM_CELLS] = by_treatment[NUM_CELLS].sum().to_numpy()
     return _join(metadata, values, wells)
 
 

@@ -1,51 +1,26 @@
 """Normalisations: each is learnt from control wells and then applied to all wells, sites or new plates alike."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+import safetensors
+import safetensors.numpy
 
 from cytoclr.config import Normalisation
-from cytoclr.errors import DataError, list_some
+from cytoclr.errors import DamagedError, DataError, list_some
 from cytoclr.grouping import check_features
-from cytoclr.tables import WELL_PROFILES, check_table, feature_columns
+from cytoclr.profiles.steps import BATCH, PLATE, Controls, Map, Step, fit_step
+from cytoclr.storage import open_atomic
+from cytoclr.tables import WELL, WELL_PROFILES, check_table, feature_columns, is_control, select_enough_cells
 
-__all__ = ["Map", "Normaliser", "Step", "fit_normalisation"]
+__all__ = ["Normaliser", "fit_normalisation", "name_normalisation", "read_normaliser"]
 
-PLATE, BATCH = "Metadata_Plate", "Metadata_Batch"
-PLURAL = {PLATE: "plates", BATCH: "batches"}
-Matrix = Float[np.ndarray, "feature feature"]
-#: Median absolute deviation to standard deviation, for a normal distribution.
-NORMAL_MAD = 1.4826
-#: Identity added to both covariances of CORAL: Sun, Feng & Saenko 2016, algorithm 1 (doi:10.1609/aaai.v30i1.10306).
-CORAL_IDENTITY = 1.0
-#: Added to the eigenvalues by the notebook that ``broad-notebook`` follows; in squared units of the features.
-BROAD_LAMBDA = 1.0
-
-
-@dataclass(frozen=True)
-class Map:
-    """An affine map of profiles: less the centre, then times a factor per feature or a matrix."""
-
-    centre: Float[np.ndarray, " feature"]
-    factor: Float[np.ndarray, " feature"] | Float[np.ndarray, "feature feature"]
-
-    def apply(self, values: Float[np.ndarray, "row feature"]) -> Float[np.ndarray, "row feature"]:
-        """Map the rows."""
-        centred = values - self.centre
-        mapped: np.ndarray = centred * self.factor if self.factor.ndim == 1 else centred @ self.factor
-        return mapped
-
-
-@dataclass(frozen=True)
-class Step:
-    """One map for all rows (`column` is None, the key is ""), or one for each value of a column."""
-
-    column: str | None
-    maps: Mapping[str, Map]
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -54,23 +29,21 @@ class Normaliser:
 
     Attributes
     ----------
-    method
-        Name of the normalisation.
+    methods
+        Names of the normalisations, in the order in which they are applied.
     features
         The features it takes, in order; all others are dropped.
-    outputs
-        The features it gives: the same, or others where each is a mixture of all.
     steps
-        Maps in the order in which they are applied.
+        The maps, in the order in which they are applied.
     report
-        What the fit found: numbers of control wells, features left out, warnings in words. Plain JSON values.
+        What the fit found: numbers of control wells by plate and batch, features left out, how white the controls
+        became, warnings in words. Plain JSON values.
     """
 
-    method: Normalisation
+    methods: tuple[Normalisation, ...]
     features: tuple[str, ...]
-    outputs: tuple[str, ...]
     steps: tuple[Step, ...]
-    report: dict[str, Any]
+    report: Mapping[str, Any]
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Normalise the features of a table; its metadata stay as they are.
@@ -80,40 +53,90 @@ class Normaliser:
         DataError
             A feature is missing, or a row belongs to a plate or batch that had no controls in the fit.
         """
-        missing = [name for name in self.features if name not in frame.columns]
+        needed = self.steps[0].features if self.steps else self.features
+        missing = [name for name in needed if name not in frame.columns]
         if missing:
             raise DataError(
-                f"profiles: lack {len(missing)} of the {len(self.features)} features the normalisation was fitted "
+                f"profiles: lack {len(missing)} of the {len(needed)} features the normalisation was fitted "
                 f"on: {list_some(missing)}. Expected a table made in the same way."
             )
-        values = frame[list(self.features)].to_numpy(dtype=np.float64)
+        names, values = tuple(needed), frame[list(needed)].to_numpy(dtype=np.float64)
         for step in self.steps:
-            values = _apply_step(step, values, frame)
+            values = step.apply(_select(values, names, step.features), frame)
+            names = step.outputs
         metadata = frame.drop(columns=feature_columns(frame))
-        return pd.concat([metadata, pd.DataFrame(values, columns=list(self.outputs), index=frame.index)], axis=1)
+        return pd.concat([metadata, pd.DataFrame(values, columns=list(names), index=frame.index)], axis=1)
+
+    def write(self, path: Path) -> None:
+        """Write everything to one file that `read_normaliser` takes back: arrays, names and report; no code.
+
+        Raises
+        ------
+        MachineError
+            The file cannot be written.
+        """
+        arrays, steps = {}, []
+        for number, step in enumerate(self.steps):
+            keys = sorted(step.maps)
+            for index, key in enumerate(keys):
+                # copies: safetensors stores the memory of a view as it lies
+                arrays[f"{number}.{index}.centre"] = np.ascontiguousarray(step.maps[key].centre)
+                arrays[f"{number}.{index}.factor"] = np.ascontiguousarray(step.maps[key].factor)
+            about = {"name": step.name, "column": step.column, "keys": keys, "report": step.report}
+            steps.append({**about, "features": step.features, "outputs": step.outputs})
+        header = {
+            "format": FORMAT,
+            "methods": self.methods,
+            "features": self.features,
+            "steps": steps,
+            "report": self.report,
+        }
+        with open_atomic(path) as file:
+            file.write(safetensors.numpy.save(arrays, metadata={"cytoclr": json.dumps(header)}))
 
 
-def _apply_step(
-    step: Step, values: Float[np.ndarray, "row feature"], frame: pd.DataFrame
-) -> Float[np.ndarray, "row feature"]:
-    if step.column is None:
-        return step.maps[""].apply(values)
-    groups = frame[step.column].astype("str").to_numpy()
-    unknown = sorted(set(groups) - set(step.maps))
-    if unknown:
-        raise DataError(
-            f"profiles: the {PLURAL[step.column]} {list_some(unknown)} had no control wells when the normalisation "
-            "was fitted. Fit on all of them, or use whitening or none."
-        )
-    result = np.empty_like(values)
-    for group in np.unique(groups):
-        here = groups == group
-        result[here] = step.maps[group].apply(values[here])
-    return result
+def read_normaliser(path: Path) -> Normaliser:
+    """Read what `Normaliser.write` wrote.
+
+    Raises
+    ------
+    DataError
+        There is no such file.
+    DamagedError
+        It is not such a file.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file. Expected a run's profiles/normaliser.safetensors.")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            header = json.loads(file.metadata()["cytoclr"])
+            steps = []
+            for number, about in enumerate(header["steps"]):
+                maps = {
+                    key: Map(file.get_tensor(f"{number}.{index}.centre"), file.get_tensor(f"{number}.{index}.factor"))
+                    for index, key in enumerate(about["keys"])
+                }
+                features, outputs = tuple(about["features"]), tuple(about["outputs"])
+                steps.append(Step(about["name"], about["column"], maps, features, outputs, about["report"]))
+            return Normaliser(tuple(header["methods"]), tuple(header["features"]), tuple(steps), header["report"])
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"{path}: not a normaliser ({error}). Run the profile stage again.") from error
 
 
-def fit_normalisation(wells: pd.DataFrame, method: Normalisation, *, regularisation: float = 0.3) -> Normaliser:
+def name_normalisation(methods: Sequence[Normalisation]) -> str:
+    """Name a sequence of normalisations as it is printed with a score: ``plate-mad, whitening``."""
+    return ", ".join(methods)
+
+
+def fit_normalisation(
+    wells: pd.DataFrame,
+    methods: Normalisation | Sequence[Normalisation],
+    *,
+    regularisation: float | str = 0.3,
+) -> Normaliser:
     """Learn a normalisation from the control wells (``Metadata_control_type`` is ``negcon``).
+
+    Several are applied one after the other, each learnt from what the one before it gives: ``plate-mad, whitening``.
 
     ``none``
         Features stay as they are.
@@ -126,11 +149,22 @@ def fit_normalisation(wells: pd.DataFrame, method: Normalisation, *, regularisat
     ``plate-percentile``
         The same with the 1st percentile, and the distance from there to the 99th: most controls lie in 0..1
         (Ljosa et al. 2013, doi:10.1177/1087057113503553).
+    ``batch-centre``
+        In each batch: less the mean of its control wells.
+    ``combat``
+        In each batch, each feature is shifted and scaled so that the controls of all batches agree, by amounts drawn
+        towards what the other features of that batch have: ComBat (Johnson, Li & Rabinovic 2007), parametric, its
+        sums taken over the controls.
     ``whitening``
-        All control wells together: less their mean, times V diag(1/sqrt(e + r)) V', where V and e are the
+        All control wells together (sphering): less their mean, times V diag(1/sqrt(e + r)) V', where V and e are the
         eigenvectors and eigenvalues of their population covariance and r is `regularisation` times the mean
         eigenvalue. Turning back by V' (ZCA) leaves cosines as they are and features with their names.
         With fewer controls than features, r alone decides in the directions in which the controls do not vary.
+    ``whitening-pca``
+        The same, not turned back: features are components ``Cells_PCA_0000`` …, the controls' greatest first.
+    ``whitening-zca-cor``
+        The same as ``whitening``, of features divided by their standard deviation over the controls (Kessy, Lewin &
+        Strimmer 2018): the choice for features of different units.
     ``tvn``
         Typical variation normalisation (Ando, McLean & Berndl 2017): whitening, then each batch is aligned to all:
         less the mean of its controls, times (C_b + I)^(-1/2) (C + I)^(1/2), where C_b and C are the population
@@ -144,11 +178,13 @@ def fit_normalisation(wells: pd.DataFrame, method: Normalisation, *, regularisat
     Parameters
     ----------
     wells
-        One row a well: the columns of `WELL_PROFILES` and features without gaps.
-    method
-        Name of the normalisation.
+        One row a well: the columns of `WELL_PROFILES` and features without gaps. Wells flagged for too few cells
+        take no part in the fit.
+    methods
+        One name or several.
     regularisation
-        Share of the mean eigenvalue that is added to each (``whitening``, ``tvn``); above nought.
+        Of the three whitenings and ``tvn``: share of the mean eigenvalue that is added to each; above nought. Or
+        ``ledoit-wolf``: what Ledoit & Wolf 2004 estimate from the controls; reported.
 
     Returns
     -------
@@ -158,7 +194,8 @@ def fit_normalisation(wells: pd.DataFrame, method: Normalisation, *, regularisat
     Raises
     ------
     DataError
-        There are no controls; a plate (``plate-…``) or batch (``tvn``) has none, or one; no feature varies.
+        There are no controls; a plate (``plate-…``) or batch (``tvn``, ``combat`` …) has none, or one; no feature
+        varies.
 
     Notes
     -----
@@ -167,167 +204,53 @@ def fit_normalisation(wells: pd.DataFrame, method: Normalisation, *, regularisat
 
     References
     ----------
-    doi:10.1101/161422 (Ando et al. 2017), doi:10.1609/aaai.v30i1.10306 (Sun et al. 2016).
+    doi:10.1101/161422 (Ando et al. 2017), doi:10.1609/aaai.v30i1.10306 (Sun et al. 2016),
+    doi:10.1093/biostatistics/kxj037 (Johnson et al. 2007), doi:10.1080/00031305.2016.1277159 (Kessy et al. 2018),
+    doi:10.1016/S0047-259X(03)00096-4 (Ledoit & Wolf 2004).
     """
+    chosen: tuple[Normalisation, ...] = (methods,) if isinstance(methods, str) else tuple(methods)
     wells = check_table(wells, WELL_PROFILES, "well profiles")
     check_features(wells, "well profiles")
-    names = feature_columns(wells)
-    if method == "none":
-        return Normaliser(
-            method, tuple(names), tuple(names), (), {"method": method, "features_left_out": [], "warnings": []}
-        )
-    controls = (wells["Metadata_control_type"] == "negcon").to_numpy()
-    if controls.sum() < 2:
+    names = tuple(feature_columns(wells))
+    report: dict[str, Any] = {"methods": list(chosen), "features_left_out": [], "warnings": [], "steps": []}
+    steps: list[Step] = []
+    if set(chosen) == {"none"}:
+        return Normaliser(chosen, names, (), report)
+    trusted = select_enough_cells(wells)
+    # in the order of their names: a sum over controls does not depend on the order of the rows
+    controls = trusted[is_control(trusted)].sort_values(WELL, kind="stable")
+    if len(controls) < 2:
         raise DataError(
-            f"well profiles: found {controls.sum()} control wells (Metadata_control_type negcon) among {len(wells):,}. "
-            f"{method} is fitted on controls and needs at least 2; mark them, or normalise: none."
+            f"well profiles: found {len(controls)} control wells (Metadata_control_type negcon) among {len(wells):,}. "
+            f"{name_normalisation(chosen)} is fitted on controls and needs at least 2; mark them, or normalise: none."
         )
-    report: dict[str, Any] = {"method": method, "num_controls": int(controls.sum())}
-    values = wells[names].to_numpy(dtype=np.float64)
-    if method in ("plate-zscore", "plate-mad", "plate-percentile"):
-        return _fit_plates(wells, values, controls, report, method)
-    report["warnings"] = _warn_of_rank(int(controls.sum()), len(names))
-    outputs, steps = names, []
-    if method == "broad-notebook":
-        outputs = [f"Cells_White_{index:04d}" for index in range(len(names))]
-        steps.append(Step(None, {"": _fit_broad_whitening(values[controls])}))
-    else:
-        report |= {"regularisation": regularisation}
-        steps.append(Step(None, {"": _fit_whitening(values[controls], regularisation)}))
-    if method in ("tvn", "broad-notebook"):
-        groups = _find_groups(wells, controls, BATCH, method)
-        report["num_controls_by_batch"] = {group: int(rows.sum()) for group, rows in groups.items()}
-        report["warnings"] += _warn_of_few(report["num_controls_by_batch"], len(names))
-        white = steps[0].maps[""].apply(values)
-        steps.append(Step(BATCH, _fit_coral(white, groups, centre=method == "tvn")))
-    return Normaliser(method, tuple(names), tuple(outputs), tuple(steps), {**report, "features_left_out": []})
+    report["num_controls"] = len(controls)
+    places = {column: sorted(wells[column].unique()) for column in (PLATE, BATCH)}
+    about, values, here = controls.drop(columns=list(names)), controls[list(names)].to_numpy(dtype=np.float64), names
+    for method in chosen:
+        for step in fit_step(method, Controls(values, about, here, places), regularisation=regularisation):
+            values = step.apply(_select(values, here, step.features), about)
+            here = step.outputs
+            steps.append(step)
+            _tell(report, step)
+    features = steps[0].features if steps else names
+    return Normaliser(chosen, features, tuple(steps), report)
 
 
-def _find_groups(
-    wells: pd.DataFrame, controls: Bool[np.ndarray, " well"], column: str, method: str
-) -> dict[str, Bool[np.ndarray, " well"]]:
-    """Control wells of each plate or batch; refuse those with fewer than two."""
-    names = wells[column].to_numpy()
-    groups = {str(name): controls & (names == name) for name in sorted(set(names))}
-    few = [f"{name} ({rows.sum()})" for name, rows in groups.items() if rows.sum() < 2]
-    if few:
-        raise DataError(
-            f"well profiles: {len(few)} of {len(groups)} {PLURAL[column]} have fewer than 2 control wells: "
-            f"{list_some(few)}. {method} needs 2 on each; use whitening (all controls together) or none."
-        )
-    return groups
+def _select(values: np.ndarray, names: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    """Keep the wanted columns, in their order."""
+    if tuple(names) == tuple(wanted):
+        return values
+    place = {name: index for index, name in enumerate(names)}
+    return values[:, [place[name] for name in wanted]]
 
 
-def _fit_plates(
-    wells: pd.DataFrame,
-    values: Float[np.ndarray, "well feature"],
-    controls: Bool[np.ndarray, " well"],
-    report: dict[str, Any],
-    method: Normalisation,
-) -> Normaliser:
-    names = np.array(feature_columns(wells), dtype=object)
-    groups = _find_groups(wells, controls, PLATE, method)
-    scales = {group: _measure_scale(values[rows], method) for group, rows in groups.items()}
-    varies = np.logical_and.reduce([spread > 0 for _, spread in scales.values()])
-    if not varies.any():
-        raise DataError(
-            f"well profiles: each of the {len(names)} features is constant on the controls of some plate. "
-            "Expected features that vary; use whitening or none."
-        )
-    maps = {group: Map(centre[varies], 1.0 / spread[varies]) for group, (centre, spread) in scales.items()}
-    kept, left_out = names[varies].tolist(), names[~varies].tolist()
-    counts = {group: int(rows.sum()) for group, rows in groups.items()}
-    warnings = []
-    if left_out:
-        warnings.append(
-            f"{len(left_out)} of {len(names)} features have no spread on the controls of a plate and were left out: "
-            f"{list_some(left_out)}."
-        )
-    smallest = min(counts, key=lambda group: counts[group])
-    if counts[smallest] < 4:
-        warnings.append(f"Only {counts[smallest]} control wells on plate {smallest}: a spread of so few is rough.")
-    report |= {"num_controls_by_plate": counts, "features_left_out": left_out, "warnings": warnings}
-    return Normaliser(method, tuple(kept), tuple(kept), (Step(PLATE, maps),), report)
-
-
-def _measure_scale(
-    controls: Float[np.ndarray, "well feature"], method: Normalisation
-) -> tuple[Float[np.ndarray, " feature"], Float[np.ndarray, " feature"]]:
-    """What is taken off and divided by on one plate; a spread that is no more than rounding is nought."""
-    if method == "plate-zscore":
-        centre, spread = controls.mean(axis=0), controls.std(axis=0)
-    elif method == "plate-mad":
-        centre = np.median(controls, axis=0)
-        spread = NORMAL_MAD * np.median(np.abs(controls - centre), axis=0)
-    else:
-        centre, high = np.percentile(controls, (1, 99), axis=0)
-        spread = high - centre
-    return centre, np.where(spread > 1e-12 * np.abs(controls).max(axis=0), spread, 0.0)
-
-
-def _fit_whitening(controls: Float[np.ndarray, "well feature"], regularisation: float) -> Map:
-    if (np.ptp(controls, axis=0) <= 1e-12 * np.abs(controls).max(axis=0)).all():
-        raise DataError(
-            f"well profiles: all {controls.shape[1]} features are constant on the {len(controls)} control wells. "
-            "Expected controls that vary; look at how the profiles were made."
-        )
-    covariance = _covary(controls)
-    added = regularisation * np.trace(covariance) / len(covariance)
-    return Map(controls.mean(axis=0), _power(covariance, -0.5, added))
-
-
-def _fit_broad_whitening(controls: Float[np.ndarray, "well feature"]) -> Map:
-    eigenvalues, vectors = np.linalg.eigh(_covary(controls))
-    return Map(controls.mean(axis=0), vectors / np.sqrt(np.maximum(eigenvalues, 0.0) + BROAD_LAMBDA))
-
-
-def _fit_coral(
-    values: Float[np.ndarray, "well feature"], groups: Mapping[str, Bool[np.ndarray, " well"]], *, centre: bool
-) -> dict[str, Map]:
-    """Align each group of controls to all; `centre`: their covariances and means, else their second moments."""
-    centres = {group: values[rows].mean(axis=0) * centre for group, rows in groups.items()}
-    everywhere = values[np.logical_or.reduce(list(groups.values()))]
-    target = _power(_moment(everywhere - everywhere.mean(axis=0) * centre), 0.5, CORAL_IDENTITY)
-    return {
-        group: Map(centres[group], _power(_moment(values[rows] - centres[group]), -0.5, CORAL_IDENTITY) @ target)
-        for group, rows in groups.items()
-    }
-
-
-def _covary(values: Float[np.ndarray, "well feature"]) -> Matrix:
-    """Population covariance of the features."""
-    return _moment(values - values.mean(axis=0))
-
-
-def _moment(values: Float[np.ndarray, "well feature"]) -> Matrix:
-    """Second moments of the features about nought."""
-    moment: np.ndarray = values.T @ values / len(values)
-    return moment
-
-
-def _power(matrix: Matrix, exponent: float, added: float) -> Matrix:
-    """Raise a symmetric matrix, with `added` to each eigenvalue, to a power."""
-    eigenvalues, vectors = np.linalg.eigh(matrix)
-    # eigenvalues of a covariance are not negative but for rounding
-    powers = (np.maximum(eigenvalues, 0.0) + added) ** exponent
-    result: np.ndarray = (vectors * powers) @ vectors.T
-    return result
-
-
-def _warn_of_rank(num_controls: int, num_features: int) -> list[str]:
-    if num_controls > num_features:
-        return []
-    return [
-        f"{num_controls} control wells span at most {num_controls - 1} of {num_features} directions; in the others "
-        "the regularisation alone sets the scale."
-    ]
-
-
-def _warn_of_few(counts: Mapping[str, int], num_features: int) -> list[str]:
-    few = [f"{batch} ({count})" for batch, count in counts.items() if count <= num_features]
-    if not few:
-        return []
-    return [
-        f"{len(few)} of {len(counts)} batches have no more control wells than the {num_features} features: "
-        f"{list_some(few)}. Their covariances are shrunk to the identity where the controls do not vary."
-    ]
+def _tell(report: dict[str, Any], step: Step) -> None:
+    """Add what a step found to the report of all."""
+    told = dict(step.report)
+    report["warnings"] += told.pop("warnings", [])
+    report["features_left_out"] += told.pop("features_left_out", [])
+    for name in ("num_controls_by_plate", "num_controls_by_batch"):
+        if name in told:
+            report[name] = told.pop(name)
+    report["steps"].append({"name": step.name, "by": step.column, **told})

@@ -1,4 +1,4 @@
-"""The profile stage: from embeddings, or from another program's wells, to normalised profiles."""
+"""The profile stage: from embeddings, or from another program's table, to normalised profiles."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,21 +6,28 @@ from typing import Any
 import pandas as pd
 
 from cytoclr.config import ProfileSettings
-from cytoclr.profiles.aggregate import aggregate_cells, aggregate_wells, select_finite
-from cytoclr.profiles.normalise import fit_normalisation
-from cytoclr.tables import WELL, WELL_PROFILES, check_table
+from cytoclr.errors import DataError
+from cytoclr.profiles.aggregate import aggregate_cells, aggregate_rows, aggregate_wells, select_finite
+from cytoclr.profiles.normalise import Normaliser, fit_normalisation
+from cytoclr.tables import FEW_CELLS, WELL
 
 __all__ = ["Profiles", "profile", "profile_wells"]
+
+NUM_CELLS = "Metadata_NumCells"
 
 
 @dataclass(frozen=True)
 class Profiles:
-    """Normalised profiles, and what was counted on the way.
+    """Normalised profiles, what they were made from, and what was counted on the way.
 
     Attributes
     ----------
     site, well, treatment
         One row a site (None where only wells were given), a well, a treatment; all normalised. Controls included.
+    unnormalised
+        Wells before normalisation.
+    normaliser
+        What was learnt from the controls.
     report
         Numbers, what was left out, and the report of the normalisation. Plain JSON values.
     """
@@ -28,22 +35,24 @@ class Profiles:
     site: pd.DataFrame | None
     well: pd.DataFrame
     treatment: pd.DataFrame
+    unnormalised: pd.DataFrame
+    normaliser: Normaliser
     report: dict[str, Any]
 
 
 def profile(embeddings: pd.DataFrame, settings: ProfileSettings) -> Profiles:
     """Make profiles of sites, wells and treatments from the embeddings of cells.
 
-    Cells with gaps are left out (`select_finite`); the others are aggregated to sites and wells; the
-    normalisation is fitted on the control wells and applied to wells and sites; normalised wells are aggregated
-    to treatments.
+    Cells with gaps are left out (`select_finite`); the others are aggregated to sites and wells; wells of fewer than
+    `min_cells_per_well` are flagged; the normalisation is fitted on the other control wells and applied to wells and
+    sites; normalised wells are aggregated to treatments.
 
     Parameters
     ----------
     embeddings
         One row a cell: the columns of `cytoclr.tables.EMBEDDINGS` and features.
     settings
-        Aggregate and normalisation.
+        Aggregate, normalisation, least number of cells.
 
     Raises
     ------
@@ -54,34 +63,45 @@ def profile(embeddings: pd.DataFrame, settings: ProfileSettings) -> Profiles:
     sites = aggregate_cells(cells, "site", statistic=settings.aggregate)
     wells = aggregate_cells(cells, "well", statistic=settings.aggregate)
     about = {"num_cells": len(cells), "cells_left_out": left_out["rows_left_out"]}
-    return _normalise(sites, wells, settings, {**about, "features_left_out": left_out["features_left_out"]})
+    about["features_left_out"] = left_out["features_left_out"]
+    return _normalise(sites, wells, settings, about)
 
 
-def profile_wells(wells: pd.DataFrame, settings: ProfileSettings) -> Profiles:
-    """Make profiles from a table that has one row a well already, as CellProfiler's per-well means.
+def profile_wells(table: pd.DataFrame, settings: ProfileSettings, *, normaliser: Normaliser | None = None) -> Profiles:
+    """Make profiles from a table of another program, as CellProfiler's per-well means or its single cells.
 
     Parameters
     ----------
-    wells
-        The columns of `cytoclr.tables.WELL_PROFILES` and features. Wells with gaps are left out.
+    table
+        The columns of `cytoclr.tables.WELL_PROFILES` and features; a row may be a well, a site or a cell. Rows with
+        gaps are left out, the rows of a well are aggregated.
     settings
-        Normalisation; the aggregate is that of wells to treatments.
+        Aggregate, normalisation, least number of cells (where the table tells their number).
+    normaliser
+        One fitted before, to be applied as it is; None: fitted on this table's controls.
 
     Raises
     ------
     DataError
         The table is not as declared, or its controls do not allow the normalisation.
     """
-    wells = check_table(wells, WELL_PROFILES, "well profiles").sort_values(WELL)
-    whole, left_out = select_finite(wells, "well profiles")
-    about = {"wells_left_out": left_out["rows_left_out"], "features_left_out": left_out["features_left_out"]}
-    return _normalise(None, whole, settings, about)
+    whole, left_out = select_finite(table, "profiles")
+    wells = aggregate_rows(whole, statistic=settings.aggregate)
+    about = {"num_rows": len(whole), "rows_left_out": left_out["rows_left_out"]}
+    about["features_left_out"] = left_out["features_left_out"]
+    return _normalise(None, wells, settings, about, normaliser)
 
 
 def _normalise(
-    sites: pd.DataFrame | None, wells: pd.DataFrame, settings: ProfileSettings, about: dict[str, Any]
+    sites: pd.DataFrame | None,
+    wells: pd.DataFrame,
+    settings: ProfileSettings,
+    about: dict[str, Any],
+    normaliser: Normaliser | None = None,
 ) -> Profiles:
-    normaliser = fit_normalisation(wells, settings.normalise, regularisation=settings.regularisation)
+    wells, few = _flag_few_cells(wells, settings.min_cells_per_well)
+    if normaliser is None:
+        normaliser = fit_normalisation(wells, settings.normalise, regularisation=settings.regularisation)
     normal_sites = None if sites is None else normaliser.apply(sites)
     normal_wells = normaliser.apply(wells)
     treatments = aggregate_wells(normal_wells, statistic=settings.aggregate)
@@ -91,6 +111,27 @@ def _normalise(
         "num_wells": len(wells),
         "num_treatments": len(treatments),
         "aggregate": settings.aggregate,
-        "normalisation": normaliser.report,
+        "min_cells_per_well": settings.min_cells_per_well,
+        "wells_with_few_cells": few,
+        "normalisation": dict(normaliser.report),
     }
-    return Profiles(normal_sites, normal_wells, treatments, report)
+    return Profiles(normal_sites, normal_wells, treatments, wells, normaliser, report)
+
+
+def _flag_few_cells(wells: pd.DataFrame, least: int) -> tuple[pd.DataFrame, list[str]]:
+    """Mark wells of fewer cells than asked for; name them."""
+    if least == 1:
+        return wells, []
+    if NUM_CELLS not in wells:
+        raise DataError(
+            f"profiles: profile.min_cells_per_well is {least}, but the table does not tell the number of cells of a "
+            f"well ({NUM_CELLS}). Add it, or set profile.min_cells_per_well to 1."
+        )
+    few = wells[NUM_CELLS] < least
+    if few.all():
+        raise DataError(
+            f"profiles: all {len(wells):,} wells have fewer than {least} cells, at most {wells[NUM_CELLS].max():,}. "
+            "Lower profile.min_cells_per_well."
+        )
+    names = [" ".join(pair) for pair in wells.loc[few, WELL].astype("str").to_numpy()]
+    return wells.assign(**{FEW_CELLS: few}), names

@@ -1,6 +1,5 @@
 """What the page shows: the facts its template states, and the data its script draws."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +20,7 @@ from cytoclr.report.wording import (
     list_scores,
     say_verdict,
 )
-from cytoclr.tables import MECHANISM, SITE, TREATMENT, WELL, feature_matrix, treatment_names
+from cytoclr.tables import MECHANISM, SITE, TREATMENT, WELL, feature_matrix, sort_naturally, treatment_names
 
 __all__ = ["ReportInputs", "collect_data", "collect_facts"]
 
@@ -146,13 +145,10 @@ def _count_by_plate(cells: pd.DataFrame) -> list[dict[str, Any]]:
                 **counts,
             }
         )
-    rows.sort(key=lambda row: (_split_numbers(row["batch"]), _split_numbers(row["plate"])))
-    return rows
-
-
-def _split_numbers(name: str) -> list[tuple[int, str]]:
-    """Split a name into texts and numbers, by which Week2 comes before Week10."""
-    return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", name)]
+    places = {
+        key: {name: i for i, name in enumerate(sort_naturally(row[key] for row in rows))} for key in ("batch", "plate")
+    }
+    return sorted(rows, key=lambda row: [places[key][row[key]] for key in ("batch", "plate")])
 
 
 def _make_galleries(
