@@ -229,7 +229,49 @@ def test_evaluating_a_table_never_loads_torch() -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_profiles_need_their_screen_and_mechanisms(tmp_path: Path) -> None:
-    done = cytoclr("evaluate", "--profiles", tmp_path / "wells.csv")
-    assert done.returncode == 2
-    assert "--profiles needs --screen" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--profiles", "none.csv"], 3, "none.csv: no such file"),
+        (["--profiles", "wells.csv", "--labels-seen", "all"], 2, "--labels-seen all: expected one of none, plates"),
+        (["--profiles", "wells.csv", "--column", "compound"], 2, "--column compound: expected KEY=NAME"),
+        (["--profiles", "wells.csv", "--baseline", "=x"], 2, "--baseline =x: expected NAME=TABLE"),
+        (["--profiles", "wells.csv", "--protocol", "mine"], 2, "evaluate.protocol: input should be 'treatment-mean'"),
+        (["--profiles", "wells.csv", "--normalise", "tvn", "--normaliser", "x"], 2, "exclude each other"),
+        (["--profiles", "wells.csv"], 3, "wells.csv: does not tell the compound of a well"),
+    ],
+)
+def test_wrong_arguments_of_a_table_get_one_sentence(
+    config: Path, arguments: list[str], code: int, sentence: str
+) -> None:
+    (config.parent / "wells.csv").write_text("Metadata_Plate,Metadata_Well,A\n1,B02,0.5\n")
+    done = cytoclr("evaluate", *arguments, cwd=config.parent)
+    assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.real_data
+def test_published_profiles_by_every_protocol_and_compared(real_data: Path, tmp_path: Path) -> None:
+    folder = real_data / "bbbc021"
+    for name, more in (("zscore", ("--normalise", "plate-zscore", "--protocol", "all")), ("none", ())):
+        done = cytoclr(
+            "evaluate",
+            "--profiles", folder / "profiles/ljosa_jbiomolscreen_2013_per_well_mean.csv.gz",
+            "--screen", folder / "metadata/BBBC021_v1_image.csv.gz",
+            "--mechanisms", folder / "metadata/BBBC021_v1_moa.csv",
+            "--out", tmp_path / name,
+            *more,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert ("unidino (normalisation plate-zscore)" in done.stdout) == (name == "zscore")
+    done = cytoclr("compare", tmp_path / "zscore", tmp_path / "none", "--out", tmp_path / "found.json")
+    assert done.returncode == 0, done.stderr
+    assert "NSCB     A 72.8%, B 32.6% on the same 92 treatments" in done.stdout
+    assert "A is better" in done.stdout
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["nscb"]["gain"] == pytest.approx(37 / 92)
+    done = cytoclr("compare", tmp_path / "none", tmp_path / "none")
+    assert "not told apart" in done.stdout
+    done = cytoclr("compare", tmp_path / "none", tmp_path / "nowhere")
+    assert done.returncode == 3
+    assert "nowhere: holds no scores.json" in done.stderr

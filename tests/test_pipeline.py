@@ -89,7 +89,7 @@ def test_the_run_folder_holds_what_the_reference_says(finished: Path) -> None:
         assert np.isfinite(read_table(finished / f"profiles/{level}.parquet").filter(like="Cells_SSL")).all(axis=None)
     scores = json.loads((finished / "scores.json").read_text())
     assert scores["nscb"]["total"] > 0
-    assert set(scores["baselines"]) == {"untrained", "intensities"}
+    assert set(scores["baselines"]) == {"untrained", "intensities", "cell-count"}
     model = json.loads((finished / "model/model.json").read_text())
     assert model["channels"] == ["DAPI", "Tubulin", "Actin"]
     assert not set(model["wells_trained"]) & set(model["wells_validated"])

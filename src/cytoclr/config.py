@@ -33,6 +33,8 @@ __all__ = [
     "ProtocolName",
     "ReportSettings",
     "ScreenSettings",
+    "SelectBy",
+    "SelectSettings",
     "Settings",
     "SingleCellSettings",
     "TrainSettings",
@@ -227,6 +229,21 @@ class TrainSettings(_Section):
     probe: ProbeSettings = ProbeSettings()
 
 
+SelectBy = Literal["last", "replicate-map", "rank", "batch", "nscb"]
+
+
+class SelectSettings(_Section):
+    """Which epoch's encoder embeds: the last, or the best by a measure over the kept checkpoints."""
+
+    by: SelectBy = Field(
+        "last",
+        description="replicate-map, rank, batch know no mechanism; nscb does, and the report says so",
+    )
+    measure_epochs: bool = Field(
+        False, description="measure every kept epoch also where by is last: shows what hindsight would have given"
+    )
+
+
 class EmbedSettings(_Section):
     """From crops to embeddings."""
 
@@ -336,6 +353,7 @@ class Settings(_Section):
     screen: ScreenSettings = VirtualSettings()
     crop: CropSettings = CropSettings()
     train: TrainSettings = TrainSettings()
+    select: SelectSettings = SelectSettings()
     embed: EmbedSettings = EmbedSettings()
     profile: ProfileSettings = ProfileSettings()
     evaluate: EvaluateSettings = EvaluateSettings()

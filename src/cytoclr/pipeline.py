@@ -1,4 +1,4 @@
-"""The whole way on one page: screen -> crop -> train -> embed -> profile -> evaluate -> report.
+"""The whole way on one page: screen -> crop -> train -> select -> embed -> profile -> evaluate -> report.
 
 Each verb brings a run folder up to its stage and leaves alone what is finished: a stage is run again only if its
 settings, its inputs or its version changed. This is the only module that reads and writes run folders
@@ -46,10 +46,19 @@ __all__ = ["STAGES", "compare", "crop", "embed", "evaluate", "evaluate_table", "
 
 logger = logging.getLogger(__name__)
 
-Stage = Literal["screen", "crop", "train", "embed", "profile", "evaluate", "report"]
+Stage = Literal["screen", "crop", "train", "select", "embed", "profile", "evaluate", "report"]
 
 #: The stages in their order, each with its version: raised by hand when its results change.
-STAGES: dict[Stage, int] = {"screen": 1, "crop": 1, "train": 1, "embed": 1, "profile": 2, "evaluate": 2, "report": 2}
+STAGES: dict[Stage, int] = {
+    "screen": 1,
+    "crop": 1,
+    "train": 1,
+    "select": 1,
+    "embed": 2,
+    "profile": 2,
+    "evaluate": 2,
+    "report": 2,
+}
 
 #: The encoder that was trained, and what it must beat: all are profiled and scored alike.
 TRAINED = "trained"
@@ -87,7 +96,16 @@ def run(settings: Settings, out: Path, *, until: Stage = "report", progress: Pro
     with hold_run(out):
         here = _Run(settings, out, progress or Silent())
         here.begin()
-        way = (here.screen, here.crop, here.train, here.embed, here.profile, here.evaluate, here.report)
+        way = (
+            here.screen,
+            here.crop,
+            here.train,
+            here.select,
+            here.embed,
+            here.profile,
+            here.evaluate,
+            here.report,
+        )
         for stage, climb in zip(STAGES, way, strict=True):
             climb()
             if stage == until:
@@ -258,17 +276,56 @@ class _Run:
 
         self._finish("train", inputs, work)
 
+    def select(self) -> None:
+        """Choose the epoch whose encoder embeds; mechanisms are looked at only where the settings say so."""
+        settings, seed = self.settings.select, self.settings.seed
+        by_mechanism = settings.by == "nscb"
+        if by_mechanism and self._mechanisms_path is None:
+            raise SettingsError(
+                "select.by: nscb needs mechanisms. Name evaluate.mechanisms, or choose another measure."
+            )
+        inputs: dict[str, Any] = {"settings": _values(settings), "model": self._hash_encoder()}
+        if settings.by != "last" or settings.measure_epochs:
+            inputs |= {
+                "checkpoints": self._hash_checkpoints(),
+                "crops": self._hash_crops(),
+                "profile": _values(self.settings.profile),
+                "embed": _values(self.settings.embed),
+                "mechanisms": _hash_input(self._mechanisms_path) if by_mechanism and self._mechanisms_path else None,
+                "seed": seed,
+            }
+
+        def work(place: Path) -> dict[str, Any]:
+            from cytoclr.evaluate import choose_epoch
+
+            rows = []
+            for epoch, checkpoint in self._list_epochs().items() if "checkpoints" in inputs else ():
+                measured = self._measure_epoch(checkpoint, place / "epochs" / f"{epoch:04d}.parquet")
+                rows.append({"epoch": epoch, **measured})
+            last = int(read_json(self.folder / "model" / "model.json")["epochs"])
+            table = pd.DataFrame(rows or [{"epoch": last}])
+            write_table(place / "epochs.parquet", table)
+            return {"selected": choose_epoch(table, settings.by), "by": settings.by}
+
+        self._finish("select", inputs, work)
+
     def embed(self) -> None:
-        """Embed all cells with the trained encoder, and with what it must beat."""
+        """Embed all cells with the chosen encoder, and with what it must beat."""
         settings, device = self.settings.embed, self.settings.device
-        inputs = {"settings": _values(settings), "crops": self._hash_crops(), "model": self._hash_encoder()}
+        selected = self.stages.read_finished("select").report["selected"]
+        inputs = {
+            "settings": _values(settings),
+            "crops": self._hash_crops(),
+            "model": self._hash_encoder(),
+            "epoch": selected,
+        }
 
         def work(place: Path) -> dict[str, Any]:
             from cytoclr.data.intensities import measure_intensities
             from cytoclr.learn import build_untrained_encoder, embed, load_encoder
 
             crops, cells = self._crops, self._cells
-            trained = load_encoder(self.folder / "model", crops)
+            trained = load_encoder(self._list_epochs()[selected], crops)
             untrained = build_untrained_encoder(self.settings.train, len(crops.channels), self.settings.seed)
             embeddings = {
                 "embeddings": embed(crops, cells, trained, settings, device=device, progress=self.progress),
@@ -311,6 +368,7 @@ class _Run:
             "normalise": self.settings.profile.model_dump(mode="json"),
             "profiles": self._hashes("profile"),
             "embed": self._hashes("embed"),
+            "select": self._hashes("select"),
             "mechanisms": None if path is None else _hash_input(path),
             "baselines": {name: _hash_input(of.table) for name, of in settings.baselines.items()},
         }
@@ -330,6 +388,7 @@ class _Run:
                 unnormalised=unnormalised,
                 embeddings=self._read_embeddings(TRAINED),
                 baselines=own | read_baselines(settings, self.settings.profile, unnormalised),
+                selection=self._describe_selection(),
             )
             write_json(place / "scores.json", result.scores)
             write_table(place / "matches.parquet", result.matches)
@@ -465,6 +524,50 @@ class _Run:
         """What of the model decides embeddings: not its logs."""
         wanted = {"model/encoder.safetensors", "model/model.json"}
         return {name: sha256 for name, sha256 in self._hashes("train").items() if name in wanted}
+
+    def _list_epochs(self) -> dict[int, Path]:
+        """The encoder of every kept epoch: checkpoints, and the model folder for the last."""
+        model = self.folder / "model"
+        kept = {int(path.stem.partition("=")[2]): path for path in (model / "checkpoints").glob("epoch=*.ckpt")}
+        return dict(sorted({**kept, int(read_json(model / "model.json")["epochs"]): model}.items()))
+
+    def _measure_epoch(self, encoder: Path, wells_path: Path) -> dict[str, float | None]:
+        """Embed and profile with an epoch's encoder, keep the wells, and measure them."""
+        from cytoclr.evaluate import measure_epoch, score_epoch
+        from cytoclr.learn import embed, load_encoder
+        from cytoclr.profiles import profile
+
+        settings, seed = self.settings, self.settings.seed
+        crops, cells = self._crops, self._cells
+        embeddings = embed(
+            crops, cells, load_encoder(encoder, crops), settings.embed, device=settings.device, progress=self.progress
+        )
+        profiles = profile(embeddings, settings.profile)
+        write_table(wells_path, profiles.well)
+        measured = measure_epoch(profiles.unnormalised, profiles.well, seed=seed)
+        if settings.select.by == "nscb" and self._mechanisms is not None:
+            measured |= score_epoch(profiles.well, self._mechanisms, settings.evaluate, seed=seed)
+        return measured
+
+    def _describe_selection(self) -> dict[str, Any] | None:
+        """What hindsight says of the chosen epoch; None where only the last is known."""
+        from cytoclr.evaluate import describe_selection, score_epoch
+
+        told, epochs = self.stages.read_finished("select").report, read_table(self.folder / "epochs.parquet")
+        wells = {int(path.stem): read_table(path) for path in sorted((self.folder / "epochs").glob("*.parquet"))}
+        if not wells:
+            return None
+        scores = {}
+        if self._mechanisms is not None:
+            settings, seed = self.settings.evaluate, self.settings.seed
+            scores = {
+                epoch: score_epoch(table, self._mechanisms, settings, seed=seed) for epoch, table in wells.items()
+            }
+        return describe_selection(epochs, told["selected"], told["by"], scores)
+
+    def _hash_checkpoints(self) -> dict[str, str]:
+        hashes = self._hashes("train")
+        return {name: sha256 for name, sha256 in hashes.items() if name.startswith("model/checkpoints/epoch=")}
 
     def _make_probe(self) -> "Probe | None":
         """The probe of treatments that training calls now and then; mechanisms play no part in it."""

@@ -6,7 +6,7 @@ feature. Mechanisms have a table of their own (`MECHANISMS`), so stages that mus
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -40,6 +40,8 @@ __all__ = [
     "feature_columns",
     "feature_matrix",
     "is_control",
+    "join_mechanisms",
+    "round_concentrations",
     "select_enough_cells",
     "sort_naturally",
     "treatment_names",
@@ -134,7 +136,11 @@ WELL_PROFILES = Table("well profiles", _ABOUT_WELL, key=tuple(WELL))
 TREATMENT_PROFILES = Table("treatment profiles", (_COMPOUND, _CONCENTRATION), key=tuple(TREATMENT))
 MECHANISMS = Table(
     "mechanisms",
-    (_COMPOUND, _CONCENTRATION, Column(MECHANISM, "text", "mechanism of action")),
+    (
+        _COMPOUND,
+        replace(_CONCENTRATION, meaning="concentration; empty: the mechanism holds for all others", may_be_empty=True),
+        Column(MECHANISM, "text", "mechanism of action"),
+    ),
     key=tuple(TREATMENT),
 )
 
@@ -171,11 +177,12 @@ def check_table(frame: pd.DataFrame, table: Table, source: str) -> pd.DataFrame:
     repeated = result.duplicated(subset=list(table.key), keep=False).to_numpy()
     if repeated.any():
         rows = np.flatnonzero(repeated)
-        first = result.iloc[rows[0]]
-        same = rows[(result.iloc[rows][list(table.key)] == first[list(table.key)]).all(axis=1).to_numpy()]
+        places = result.groupby(list(table.key), dropna=False).ngroup().to_numpy()
+        same = rows[places[rows] == places[rows[0]]]
+        values = result.iloc[rows[0]][list(table.key)]
         raise DataError(
             f"{source}: rows {same[0] + 1} and {same[1] + 1} have the same {_words(table.key)}: "
-            f"{', '.join(str(first[name]) for name in table.key)}. Expected each once; "
+            f"{', '.join('empty' if pd.isna(value) else str(value) for value in values)}. Expected each once; "
             f"{len(rows)} rows are concerned."
         )
     return result
@@ -264,3 +271,48 @@ def treatment_names(frame: pd.DataFrame) -> pd.Series:
         for compound, dose in zip(frame["Metadata_Compound"], doses, strict=True)
     ]
     return pd.Series(names, index=frame.index, name="treatment", dtype="str")
+
+
+def join_mechanisms(frame: pd.DataFrame, mechanisms: pd.DataFrame) -> pd.DataFrame:
+    """Add the column ``Metadata_MoA`` to treatments, or to what was treated.
+
+    Parameters
+    ----------
+    frame
+        A compound and a concentration a row. What it says of mechanisms itself does not count.
+    mechanisms
+        The columns of `MECHANISMS`. A row without a concentration holds for every concentration of its compound that
+        has no row of its own.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows in their order, numbered anew; concentrations rounded as in `round_concentrations`; the mechanism NaN
+        where it is not known.
+
+    Raises
+    ------
+    DataError
+        The mechanism table is empty or not as declared.
+    """
+    if mechanisms.empty:
+        raise DataError(
+            "mechanisms: the table has no rows. Expected one row for each treatment whose mechanism is known "
+            "(compound, concentration, mechanism); without any, leave the table out."
+        )
+    known = check_table(round_concentrations(mechanisms), MECHANISMS, "mechanisms")[[*TREATMENT, MECHANISM]]
+    of_compounds = known["Metadata_Concentration"].isna()
+    at_any = known[of_compounds].set_index("Metadata_Compound")[MECHANISM]
+    bare = round_concentrations(frame.drop(columns=MECHANISM, errors="ignore"))
+    joined = bare.merge(known[~of_compounds], on=TREATMENT, how="left", validate="many_to_one")
+    return joined.assign(**{MECHANISM: joined[MECHANISM].fillna(joined["Metadata_Compound"].map(at_any))})
+
+
+def round_concentrations(frame: pd.DataFrame) -> pd.DataFrame:
+    """Round concentrations to six significant digits: tables that passed through single precision still join."""
+    if "Metadata_Concentration" not in frame:
+        return frame  # the check of columns says so in its own words
+    doses = frame["Metadata_Concentration"]
+    return frame.assign(
+        Metadata_Concentration=doses.map(lambda dose: float(f"{dose:.6g}") if isinstance(dose, int | float) else dose)
+    )

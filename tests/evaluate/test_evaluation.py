@@ -58,6 +58,7 @@ def test_scores_are_json_and_matches_agree_with_them(draw_screen):
         "baselines",
         "comparisons",
         "notes",
+        "selection",
     ]
     assert scores["protocol"]["name"] == "treatment-mean"
     assert list(evaluation.matches.columns) == COLUMNS

@@ -17,7 +17,7 @@ from cytoclr.tables import MECHANISM, TREATMENT, feature_columns
 def make_plates(draw_screen, seed=0, controls=6, wells=1, batches_per_treatment=3, **others):
     """A screen with so many controls on each plate, instead of one."""
     frame, table = draw_screen(seed, wells=wells, batches_per_treatment=batches_per_treatment, **others)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(1000 + seed)  # the screen's own begins with the centres of its mechanisms
     names = feature_columns(frame)
     own = frame[frame["Metadata_control_type"] == "negcon"]
     more = own.loc[own.index.repeat(controls)].reset_index(drop=True)

@@ -12,7 +12,7 @@ from skimage.filters import gaussian, threshold_otsu
 from skimage.measure import regionprops_table
 from skimage.segmentation import clear_border, watershed
 
-from cytoclr.data.screen import read_any_table
+from cytoclr.data.files import read_any_table
 from cytoclr.errors import DataError
 from cytoclr.tables import LOCATIONS, SITE, check_table
 

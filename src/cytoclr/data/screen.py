@@ -1,151 +1,63 @@
 """Tables that describe a screen: what is in each well, and which mechanism a compound has."""
 
-import gzip
+import logging
 import re
-import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
 import pandas as pd
 
-from cytoclr.errors import DamagedError, DataError, list_some
-from cytoclr.storage import read_table
-from cytoclr.tables import (
-    MECHANISM,
-    MECHANISMS,
-    TREATMENT,
-    WELL,
-    check_table,
-    treatment_names,
-)
+from cytoclr.data.columns import MECHANISM_FIELDS, read_fields
+from cytoclr.errors import DataError
+from cytoclr.tables import MECHANISMS, TREATMENT, WELL, check_table, treatment_names
 
-__all__ = [
-    "EMPTY",
-    "check_wells",
-    "describe_wells",
-    "read_any_table",
-    "read_mechanisms",
-    "read_texts",
-]
+__all__ = ["check_wells", "describe_wells", "read_mechanisms"]
 
-#: Metadata prefixes in use in the field, longest first.
-_PREFIXES = ("Image_Metadata_", "Metadata_", "")
-#: What stands for an empty cell among numbers: nothing, or what R, pandas and SQL write.
-EMPTY = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
+logger = logging.getLogger(__name__)
 
 
-def read_texts(path: Path) -> pd.DataFrame:
-    """Read a CSV file (plain or gzipped) as texts: nothing is guessed; ``NA`` stays a name, ``00123`` keeps its zeros.
-
-    Spaces around a cell are no part of it. Columns without a name (an index, a spreadsheet's margin) are left out.
-
-    Raises
-    ------
-    DataError
-        The file is missing, not UTF-8, empty, not separated by commas, or its rows have different numbers of cells.
-    """
-    compression: Literal["gzip"] | None = "gzip" if path.suffix == ".gz" else None
-    try:
-        texts = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig", compression=compression)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file. Correct the path.") from None
-    except pd.errors.EmptyDataError:
-        raise DataError(f"{path}: empty. Expected a CSV table with a header.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason}). Save it as CSV UTF-8.") from None
-    except (pd.errors.ParserError, gzip.BadGzipFile, zlib.error, EOFError, OSError) as error:
-        raise DataError(f"{path}: not a readable CSV table ({str(error).strip()}).") from None
-    _check_separators(texts, path)
-    named = [name for name in texts.columns if not name.startswith("Unnamed: ")]
-    return pd.DataFrame({name.strip(): texts[name].str.strip() for name in named})
-
-
-def _check_separators(texts: pd.DataFrame, path: Path) -> None:
-    header = str(texts.columns[0])
-    if len(texts.columns) == 1 and (";" in header or "\t" in header):
-        separator = "semicolons" if ";" in header else "tabs"
-        raise DataError(f"{path}: its cells are separated by {separator}. Expected commas: save it as CSV with commas.")
-    if not isinstance(texts.index, pd.RangeIndex):  # pandas takes surplus cells at the left for an index
-        raise DataError(
-            f"{path}: its rows have more cells than its header has names ({len(texts.columns)}). "
-            "Expected as many; is there a comma at the end of rows, or in a number?"
-        )
-
-
-def read_any_table(path: Path, *, texts: Collection[str] = ()) -> pd.DataFrame:
-    """Read Parquet, or CSV (plain or gzipped), in which metadata stay texts and the other columns may be numbers.
+def read_mechanisms(path: Path, *, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Read the table of mechanisms: which mechanism a compound has, at one concentration or at all.
 
     Parameters
     ----------
     path
-        Parquet if its name ends so, else CSV.
-    texts
-        Further columns of a CSV table that stay texts.
+        Parquet if its name ends so, else CSV, plain or gzipped. A row without a concentration, and every row of a
+        table that has no such column, holds for all concentrations of its compound that have no row of their own.
+    columns
+        The table's own name of ``compound``, ``concentration`` (in µM) or ``mechanism``, as
+        ``{"compound": "Metadata_pert_iname"}``. What is not named is looked for as `cytoclr.data.profiles.read_profiles`
+        does; a mechanism as ``moa`` or ``mechanism``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``Metadata_Compound``, ``Metadata_Concentration`` (µM; NaN: all) and ``Metadata_MoA``, in the table's order.
 
     Raises
     ------
+    SettingsError
+        `columns` has an unknown word.
     DataError
-        The file is missing or is neither.
+        The file is missing or not of its kind; a column is missing, ambiguous or named twice; there is no row; a
+        compound or a mechanism is empty; a concentration is no number; a treatment stands twice, or a compound twice
+        without a concentration.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file. Correct the path.")
-    if path.suffix == ".parquet":
-        try:
-            return read_table(path)
-        except DamagedError as error:
-            raise DataError(f"{path}: not a readable Parquet table ({error.__cause__}).") from None
-    table = read_texts(path)
-    # Plate 00123 keeps its zeros. Another column is numeric if it has numbers, and nothing else but empty cells.
-    others = [name for name in table.columns if not name.startswith(_PREFIXES[:2]) and name not in texts]
-    numbers = table[others].apply(pd.to_numeric, errors="coerce")
-    numeric = [
-        name
-        for name in others
-        if numbers[name].notna().any() and (numbers[name].notna() | table[name].isin(EMPTY)).all()
-    ]
-    return table.assign(**{name: numbers[name] for name in numeric})
-
-
-def read_mechanisms(path: Path) -> pd.DataFrame:
-    """Read the table of mechanisms: compound, concentration (µM) and mechanism of each treatment.
-
-    The mechanism's column may be called ``moa``, ``mechanism`` or ``Metadata_MoA``, in any case.
-
-    Raises
-    ------
-    DataError
-        The table is missing or empty, lacks a column, or gives a treatment twice.
-    """
-    texts = read_texts(path)
-    wanted = {
-        "Metadata_Compound": ("compound",),
-        "Metadata_Concentration": ("concentration",),
-        MECHANISM: ("moa", "mechanism"),
-    }
-    names = _find_columns(texts, path, wanted)
-    if texts.empty:
+    table = read_fields(path, MECHANISM_FIELDS, told=columns or {}, needed=("compound", "mechanism"))
+    if table.empty:
         raise DataError(
             f"{path}: the mechanism table has no rows. Expected one row a treatment: compound, concentration, "
             "mechanism; or leave the table out to run without scores."
         )
-    return check_table(texts.rename(columns=names)[list(names.values())], MECHANISMS, str(path))
-
-
-def _find_columns(texts: pd.DataFrame, path: Path, wanted: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """Find each wanted column under one of its names, with any of the prefixes in use."""
-    found: dict[str, str] = {}
-    for name, words in wanted.items():
-        spellings = [f"{prefix}{word}".lower() for prefix in _PREFIXES for word in words]
-        matches = [column for column in texts.columns if column.strip().lower() in spellings]
-        if len(matches) != 1:
-            problem = f"has several columns that could be it ({', '.join(matches)})" if matches else "has none"
-            raise DataError(
-                f"{path}: expected one column {' or '.join(words)}, the table {problem}. "
-                f"Found: {list_some(list(texts.columns), 12)}."
-            )
-        found[matches[0]] = name
-    return found
+    if "Metadata_Concentration" not in table:
+        logger.warning(
+            "%s: no column of the concentration, so a mechanism holds for all concentrations of its compound. If the "
+            "column has another name, name it in columns, as concentration: NAME.",
+            path,
+        )
+        table = table.assign(Metadata_Concentration=np.nan)
+    return check_table(table[[column.name for column in MECHANISMS.columns]], MECHANISMS, str(path))
 
 
 def describe_wells(

@@ -95,6 +95,7 @@ def evaluate(
     unnormalised: pd.DataFrame | None = None,
     embeddings: pd.DataFrame | None = None,
     baselines: Mapping[str, Baseline] | None = None,
+    selection: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Score profiles of wells against known mechanisms, and measure what needs none.
 
@@ -118,6 +119,8 @@ def evaluate(
         Cells, not normalised, for the probes; None: no probe.
     baselines
         Other profiles of the same wells, by name: ``{"untrained": Baseline(wells), …}``.
+    selection
+        How the epoch was chosen (`cytoclr.evaluate.describe_selection`); None: there was no choice.
 
     Raises
     ------
@@ -159,7 +162,8 @@ def evaluate(
     }
     scores["comparisons"] = _compare(tables, found, settings, seed)
     scores["notes"] = [reason] if reason is not None else _take_notes(annotated[OWN], found[OWN]["nscb"], scores)
-    scores["notes"] += _note_labels(tables)
+    scores["selection"] = None if selection is None else dict(selection)
+    scores["notes"] += [*_note_labels(tables), *_note_selection(selection)]
     activity = pd.concat([measured[name][1].assign(features=name) for name in tables], ignore_index=True)
     return Evaluation(scores, _tabulate(found, protocol), activity[["features", *ACTIVITY]])
 
@@ -302,6 +306,22 @@ def _note_labels(tables: Mapping[str, Baseline]) -> list[str]:
             who = "These profiles are" if name == OWN else f"The baseline {name} is"
             notes.append(f"{who} of a model that was told {of.labels_seen}: {meaning[of.labels_seen]}")
     return notes
+
+
+def _note_selection(selection: Mapping[str, Any] | None) -> list[str]:
+    """Stamp a score that its own mechanisms helped to choose, and tell what hindsight would have given."""
+    if selection is None:
+        return []
+    chosen = f"Epoch {selection['selected']} was chosen"
+    if selection["uses_mechanisms"]:
+        return [f"{chosen} by {selection['by'].upper()} on these very mechanisms: its scores are those of a fit."]
+    gaps = [
+        f"{name.upper()} {of['score']:.1%} at epoch {of['epoch']}, {100 * of['gap']:.1f} points above"
+        for name, of in selection["oracle_gap"].items()
+        if of is not None
+    ]
+    told = f" In hindsight the best would have been {'; '.join(gaps)}." if gaps else ""
+    return [f"{chosen} among {len(selection['epochs'])} by {selection['by']}, without mechanisms.{told}"]
 
 
 def _tabulate(found: Mapping[str, Mapping[str, Matched]], protocol: Protocol) -> pd.DataFrame:

@@ -49,6 +49,9 @@ def predict_nuisance(wells: pd.DataFrame, *, seed: int) -> dict[str, dict[str, A
 
     Notes
     -----
+    A normalisation that was fitted on the controls of each plate makes their mean nought, so a held-out well lies
+    opposite to the others of its plate: the plate is then told *less* often than by chance. That is no virtue, nor a
+    fault.
     Where batches are held out by well, a batch is known by its plates. Control wells mostly stand in the same places of
     every plate, so a layout effect is not seen. Time grows as features³ + wells × features².
 

@@ -12,7 +12,6 @@ from cytoclr.evaluate.protocols import Protocol
 from cytoclr.grouping import check_features, reduce_features
 from cytoclr.tables import (
     MECHANISM,
-    MECHANISMS,
     TREATMENT,
     WELL,
     WELL_PROFILES,
@@ -20,6 +19,8 @@ from cytoclr.tables import (
     feature_columns,
     feature_matrix,
     is_control,
+    join_mechanisms,
+    round_concentrations,
     select_enough_cells,
     sort_naturally,
     treatment_names,
@@ -147,7 +148,7 @@ def annotate_treatments(wells: pd.DataFrame, mechanisms: pd.DataFrame, protocol:
     wells
         Normalised profiles: the columns of `WELL_PROFILES` and features. Controls take no part.
     mechanisms
-        The columns of `MECHANISMS`. Concentrations are compared to six significant digits.
+        The columns of `cytoclr.tables.MECHANISMS`. Concentrations are compared to six significant digits.
     protocol
         Its aggregate and batch column are used.
 
@@ -158,7 +159,7 @@ def annotate_treatments(wells: pd.DataFrame, mechanisms: pd.DataFrame, protocol:
     """
     wells = check_table(wells, WELL_PROFILES, "well profiles")
     check_features(wells, "well profiles")
-    treated = _round_doses(select_enough_cells(wells)).loc[lambda frame: ~is_control(frame)]
+    treated = round_concentrations(select_enough_cells(wells)).loc[lambda frame: ~is_control(frame)]
     treated = _select_positive_controls(treated, protocol)
     if treated.empty:
         raise DataError(
@@ -229,31 +230,3 @@ def _scale_to_one(wells: pd.DataFrame) -> pd.DataFrame:
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     unit = values / np.where(lengths > 0, lengths, 1.0)
     return pd.concat([wells.drop(columns=names), pd.DataFrame(unit, columns=names, index=wells.index)], axis=1)
-
-
-def join_mechanisms(frame: pd.DataFrame, mechanisms: pd.DataFrame) -> pd.DataFrame:
-    """Add the column ``Metadata_MoA``, empty where the mechanism table does not hold the treatment.
-
-    Raises
-    ------
-    DataError
-        The mechanism table is empty or not as declared.
-    """
-    if mechanisms.empty:
-        raise DataError(
-            "mechanisms: the table has no rows. Expected one row for each treatment whose mechanism is known "
-            "(compound, concentration, mechanism); without any, leave the table out."
-        )
-    known = check_table(_round_doses(mechanisms), MECHANISMS, "mechanisms")[[*TREATMENT, MECHANISM]]
-    unmarked = frame.drop(columns=MECHANISM, errors="ignore")  # the mechanism table alone decides
-    return _round_doses(unmarked).merge(known, on=TREATMENT, how="left", validate="many_to_one")
-
-
-def _round_doses(frame: pd.DataFrame) -> pd.DataFrame:
-    """Round concentrations to six significant digits: tables that passed through single precision still join."""
-    if "Metadata_Concentration" not in frame:
-        return frame  # the check of columns says so in its own words
-    doses = frame["Metadata_Concentration"]
-    return frame.assign(
-        Metadata_Concentration=doses.map(lambda dose: float(f"{dose:.6g}") if isinstance(dose, int | float) else dose)
-    )

@@ -294,8 +294,8 @@ def _check_whiteness(
     if abs(found - declared) > WHITE_ENOUGH:
         warnings.append(
             f"Whitening left the controls' covariance {found:.2g} from the identity where its shrinkage declares "
-            f"{declared:.2g}: features of very different size lose precision. Normalise plates first, as "
-            "plate-mad, whitening."
+            f"{declared:.2g}: features that are nearly copies of others, or of very different size, lose precision. "
+            "Raise profile.regularisation, or normalise plates first (plate-mad, whitening)."
         )
     return {"covariance_from_identity": found, "covariance_from_identity_declared": declared, "warnings": warnings}
 

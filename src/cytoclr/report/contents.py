@@ -13,11 +13,23 @@ from cytoclr.errors import DataError
 from cytoclr.progress import Progress
 from cytoclr.report.cells import choose_hues, draw_cells, make_strips, pack_tiles
 from cytoclr.report.maps import MIN_POINTS, Layout, lay_out_profiles
+from cytoclr.report.measures import (
+    MEASURES,
+    describe_geometry,
+    explain_measures,
+    list_measures,
+    list_nuisance,
+    list_probes,
+)
 from cytoclr.report.wording import (
-    NORMALISATIONS,
+    LABELS_SEEN,
+    describe_normalisation,
     describe_protocol,
+    describe_selection,
     describe_training,
     list_scores,
+    list_stamps,
+    name_units,
     say_verdict,
 )
 from cytoclr.tables import MECHANISM, SITE, TREATMENT, WELL, feature_matrix, sort_naturally, treatment_names
@@ -36,7 +48,8 @@ class ReportInputs:
     """All that a report is made of: the tables and files of a run.
 
     `scores` is ``scores.json`` (``{"nsc": None, "reason": …}`` without mechanisms), `matches` one row per features,
-    score and treatment, `metrics` the lines of ``metrics.jsonl``. Row i of `cells` is crop i of `crops`.
+    score and treatment (or well, if the protocol is of wells), `metrics` the lines of ``metrics.jsonl``. Row i of
+    `cells` is crop i of `crops`.
     """
 
     wells: pd.DataFrame
@@ -70,11 +83,14 @@ def collect_facts(inputs: ReportInputs, settings: ReportSettings, *, seed: int) 
         "channels": list(crops.channels),
         "crop_size": _describe_size(crops.size_px, crops.pixel_size_um),
         "scores": list_scores(scores),
+        "stamps": list_stamps(scores),
         "verdict": say_verdict(scores),
+        "units": name_units(scores),
+        "votes": int((scores.get("protocol") or {}).get("neighbours", 1)),
         "protocol": describe_protocol(scores),
-        "normalisation": NORMALISATIONS.get(str(scores.get("normalisation")), ""),
-        "probe": scores.get("probe"),
+        "normalisation": describe_normalisation(scores.get("normalisation")),
         "notes": list(scores.get("notes") or []),
+        **_collect_measures(scores),
         "warnings": list(inputs.warnings),
         "left_out": list(inputs.left_out),
         "plates": _count_by_plate(cells),
@@ -84,11 +100,34 @@ def collect_facts(inputs: ReportInputs, settings: ReportSettings, *, seed: int) 
             for name, hue in zip(crops.channels, hues, strict=True)
         ],
         "training": describe_training(inputs.metrics),
+        "selection": describe_selection(scores.get("selection")),
+        "epochs": (scores.get("selection") or {}).get("epochs", []),
+        "selected": (scores.get("selection") or {}).get("selected"),
+        "labels_seen": _say_labels(scores),
         "min_points": MIN_POINTS,
         "provenance": _flatten(inputs.provenance),
         "settings_text": inputs.settings_text,
         "seed": seed,
     }
+
+
+def _collect_measures(scores: Mapping[str, Any]) -> dict[str, Any]:
+    probes = scores.get("probes") or []
+    return {
+        "measures": list_measures(scores),
+        "columns": MEASURES,
+        "explanations": explain_measures(scores),
+        "nuisance": list_nuisance(scores),
+        "probes": list_probes(scores),
+        "probed_cells": probes[0]["num_cells"] if probes else 0,
+        "no_probe": "No mechanism is known to ask for." if "reason" in scores else "Not measured.",
+        "geometry": describe_geometry(scores),
+    }
+
+
+def _say_labels(scores: Mapping[str, Any]) -> str | None:
+    told = scores.get("labels_seen")
+    return None if told is None else LABELS_SEEN[told]
 
 
 def collect_data(inputs: ReportInputs, settings: ReportSettings, *, seed: int, progress: Progress) -> dict[str, Any]:
@@ -117,6 +156,7 @@ def collect_data(inputs: ReportInputs, settings: ReportSettings, *, seed: int, p
         "wells": wells,
         "layouts": layouts,
         "tiles": {"px": tiles.tile_px, "sheets": tiles.sheets},
+        "asked": name_units(inputs.scores),
         "matches": _list_matches(inputs),
         "training": [dict(line) for line in inputs.metrics],
     }
@@ -178,9 +218,17 @@ def _mechanisms_of(frame: pd.DataFrame, mechanisms: pd.DataFrame | None) -> np.n
     """Mechanism of each row's treatment; None where it is not known."""
     if mechanisms is None:
         return np.full(len(frame), None, dtype=object)
-    found = frame[TREATMENT].merge(mechanisms[[*TREATMENT, MECHANISM]], on=TREATMENT, how="left")[MECHANISM]
-    result: np.ndarray = found.astype(object).where(found.notna(), None).to_numpy()
-    return result
+    known = {
+        _round_dose(compound, dose): mechanism
+        for compound, dose, mechanism in mechanisms[[*TREATMENT, MECHANISM]].itertuples(index=False)
+    }
+    pairs = zip(frame["Metadata_Compound"], frame["Metadata_Concentration"], strict=True)
+    return np.array([known.get(_round_dose(*pair)) for pair in pairs], dtype=object)
+
+
+def _round_dose(compound: str, dose: float) -> tuple[str, float]:
+    """Round to six significant digits, by which scores compare concentrations."""
+    return compound, float(f"{dose:.6g}")
 
 
 def _leave_out_controls(inputs: ReportInputs) -> pd.DataFrame:
@@ -204,7 +252,7 @@ def _list_wells(inputs: ReportInputs) -> list[dict[str, Any]]:
             "compound": row["Metadata_Compound"],
             "mechanism": mechanism,
             "control": row["Metadata_control_type"] == "negcon",
-            "treatment": keys.get((row["Metadata_Compound"], row["Metadata_Concentration"])),
+            "treatment": keys.get(_round_dose(row["Metadata_Compound"], row["Metadata_Concentration"])),
         }
         for name, mechanism, row in zip(names, mechanisms, wells.to_dict("records"), strict=True)
     ]
@@ -241,7 +289,7 @@ def _one_or_several(names: pd.Series) -> str:
 
 def _treatment_numbers(treatments: pd.DataFrame) -> dict[tuple[str, float], int]:
     pairs = zip(treatments["Metadata_Compound"], treatments["Metadata_Concentration"], strict=True)
-    return {pair: number for number, pair in enumerate(pairs)}
+    return {_round_dose(*pair): number for number, pair in enumerate(pairs)}
 
 
 def _layout_json(layout: Layout) -> dict[str, Any]:
@@ -272,19 +320,32 @@ def _add_cells(
 
 
 def _list_matches(inputs: ReportInputs) -> dict[str, list[list[Any]]]:
-    """List treatment, neighbour, similarity and right or wrong, of the trained encoder, for each score."""
+    """List who asked, its neighbour, similarity, right or wrong, and the mechanism predicted, for each score.
+
+    Of the trained encoder. Who asked is the number of a treatment, or of a well if the protocol is of wells; its
+    neighbour is a treatment in any case, for matches do not tell which of its wells is the nearest.
+    """
     if inputs.matches is None:
         return {}
     numbers = _treatment_numbers(inputs.treatments)
+    wells = {key: number for number, key in enumerate(inputs.wells[WELL].itertuples(index=False, name=None))}
+    asks_wells = name_units(inputs.scores) == "wells"
     listed: dict[str, list[list[Any]]] = {}
     trained = inputs.matches[inputs.matches["features"] == "trained"]
     for row in trained.to_dict("records"):
-        pair = (row["Metadata_Compound"], row["Metadata_Concentration"])
-        match = (row["Match_Compound"], row["Match_Concentration"])
+        pair = _round_dose(row["Metadata_Compound"], row["Metadata_Concentration"])
+        match = _round_dose(row["Match_Compound"], row["Match_Concentration"])
         if pair not in numbers or match not in numbers:
             lost = pair if pair not in numbers else match
             raise DataError(f"matches: {lost[0]} {lost[1]:g} has no treatment profile. Run evaluate again.")
-        line = [numbers[pair], numbers[match], round(float(row["similarity"]), 4), bool(row["correct"])]
+        asker = numbers[pair]
+        if asks_wells:
+            well = (row["Metadata_Plate"], row["Metadata_Well"])
+            if well not in wells:
+                raise DataError(f"matches: {' '.join(well)} has no well profile. Run evaluate again.")
+            asker = wells[well]
+        similarity = round(float(row["similarity"]), 4)
+        line = [asker, numbers[match], similarity, bool(row["correct"]), row["Predicted_MoA"]]
         listed.setdefault(row["score"], []).append(line)
     return listed
 

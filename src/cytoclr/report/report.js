@@ -72,20 +72,22 @@ function makeCells(tiles, across, label) {
 const matches = Object.fromEntries(
   Object.entries(data.matches).map(([score, lines]) => [
     score,
-    lines.map(([treatment, neighbour, similarity, right]) => ({
-      treatment: data.treatments[treatment],
+    lines.map(([asker, neighbour, similarity, right, predicted]) => ({
+      asker: data[data.asked][asker],
       neighbour: data.treatments[neighbour],
       similarity,
       right,
+      predicted,
     })),
   ]),
 );
 const answered = Object.keys(SCORES).filter((score) => matches[score]?.length);
 const matchOf = Object.fromEntries(
-  answered.map((score) => [score, new Map(matches[score].map((match) => [match.treatment, match]))]),
+  answered.map((score) => [score, new Map(matches[score].map((match) => [match.asker, match]))]),
 );
 
-const treatmentOf = (point) => (point.well ? data.treatments[point.treatment] : point);
+/** Who asks for a point of the map: wells share their treatment's match, unless each asks for itself. */
+const askerOf = (point) => (point.well && data.asked === "treatments" ? data.treatments[point.treatment] : point);
 const verdictOf = (right) => make("span", { class: right ? "right" : "wrong" }, right ? "✓ right" : "✗ wrong");
 
 // ---- groups of points: colour and shape ----
@@ -105,6 +107,7 @@ const PATHS = {
 };
 const UNTREATED = "untreated";
 const UNKNOWN = "not known";
+const ASKED_BY_WELL = "asked well by well";
 
 const GROUPINGS = {
   mechanism: { label: "Mechanism", of: (point) => (point.control ? UNTREATED : (point.mechanism ?? UNKNOWN)) },
@@ -116,7 +119,8 @@ for (const score of answered) {
   GROUPINGS[score] = {
     label: `Right or wrong, ${score.toUpperCase()}`,
     of: (point) => {
-      const match = matchOf[score].get(treatmentOf(point));
+      if (data.asked === "wells" && !point.well) return ASKED_BY_WELL;
+      const match = matchOf[score].get(askerOf(point));
       return match ? (match.right ? "right" : "wrong") : "not scored";
     },
   };
@@ -125,7 +129,7 @@ const FIXED = {
   right: { colour: COLOURS[0], shape: "circle" },
   wrong: { colour: COLOURS[5], shape: "diamond" },
 };
-const NEUTRAL = [UNTREATED, "several", UNKNOWN, "not scored"];
+const NEUTRAL = [UNTREATED, "several", UNKNOWN, ASKED_BY_WELL, "not scored"];
 
 /** Colour and shape of every group, the same for wells and treatments. */
 function styleGroups(grouping) {
@@ -159,7 +163,7 @@ function makeSwatch({ colour, shape }) {
 // ---- the map ----
 
 const MANY_POINTS = 3000;
-const map = { level: "treatments", method: "t-SNE", grouping: "mechanism", alone: new Set(), styles: new Map() };
+const map = { level: data.asked, method: "t-SNE", grouping: "mechanism", alone: new Set(), styles: new Map() };
 
 function startMap() {
   const known = data.treatments.some((point) => point.mechanism);
@@ -187,7 +191,7 @@ function startMap() {
   byId("map-point").addEventListener("change", (event) => showPoint(Number(event.target.value)));
   listPoints();
   drawMap();
-  showPoint(answered.length ? data.treatments.indexOf(matches[answered[0]][0].treatment) : 0);
+  showPoint(answered.length ? data[data.asked].indexOf(matches[answered[0]][0].asker) : 0);
 }
 
 function listPoints() {
@@ -303,12 +307,12 @@ function drawLegend() {
 /** Show a profile's cells and its nearest neighbour's, and ring both on the map. */
 function showPoint(number) {
   const point = data[map.level][number];
-  const match = answered.length ? matchOf[answered[0]].get(treatmentOf(point)) : undefined;
+  const match = answered.length ? matchOf[answered[0]].get(askerOf(point)) : undefined;
   byId("map-point").value = String(number);
   const details = [...describePoint(point)];
   if (match) {
     const nearest = `Nearest of ${SCORES[answered[0]]}: `;
-    details.push(make("p", { class: "between" }, nearest, verdictOf(match.right)), ...describePoint(match.neighbour));
+    details.push(make("p", { class: "between" }, nearest, ...describeVerdict(match)), ...describePoint(match.neighbour));
   }
   byId("map-details").replaceChildren(...details);
   const layout = findLayout();
@@ -333,13 +337,19 @@ function describePoint(point) {
 
 const table = { score: answered[0], sort: "name", up: true, only: null };
 const COLUMNS = {
-  name: { label: "Treatment", of: (match) => match.treatment.name },
-  mechanism: { label: "Mechanism", of: (match) => match.treatment.mechanism ?? UNKNOWN },
+  name: { label: data.asked === "wells" ? "Well" : "Treatment", of: (match) => longName(match.asker) },
+  mechanism: { label: "Mechanism", of: (match) => match.asker.mechanism ?? UNKNOWN },
   neighbour: { label: "Nearest neighbour", of: (match) => match.neighbour.name },
   found: { label: "Its mechanism", of: (match) => match.neighbour.mechanism ?? UNKNOWN },
   similarity: { label: "Similarity", of: (match) => match.similarity },
   right: { label: "Result", of: (match) => (match.right ? 0 : 1) },
 };
+const predictionOf = (match) => match.predicted;
+/** Right or wrong; and what was voted for, where that is not the nearest neighbour's own mechanism. */
+const describeVerdict = (match) =>
+  match.predicted === match.neighbour.mechanism
+    ? [verdictOf(match.right)]
+    : [verdictOf(match.right), " ", make("span", { class: "quiet" }, "by vote: ", named(match.predicted))];
 const PICTURED = 3;
 
 function startMechanisms() {
@@ -358,21 +368,22 @@ function startMechanisms() {
 
 function drawConfusion() {
   const lines = matches[table.score];
-  const names = [...new Set(lines.flatMap((match) => [COLUMNS.mechanism.of(match), COLUMNS.found.of(match)]))];
+  const names = [...new Set(lines.flatMap((match) => [COLUMNS.mechanism.of(match), predictionOf(match)]))];
   names.sort(compareNames);
-  const head = make("tr", {}, make("td"), ...names.map((name) => make("th", { scope: "col" }, make("span", {}, named(name)))));
+  const heads = names.map((name) => make("th", { scope: "col" }, make("span", {}, named(name))));
+  const head = make("tr", {}, make("td"), ...heads, make("th", { scope: "col", class: "total" }, "right"));
   const rows = names.map((truth) => {
     const own = lines.filter((match) => COLUMNS.mechanism.of(match) === truth);
     const cells = names.map((found) => makeCount(own, truth, found));
     const right = own.filter((match) => match.right).length;
-    const total = make("td", { class: "total" }, own.length ? `${right} of ${own.length}` : "–");
+    const total = make("td", { class: "total" }, ...(own.length ? [make("b", {}, String(right)), ` of ${own.length}`] : ["–"]));
     return make("tr", {}, make("th", { scope: "row" }, named(truth)), ...cells, total);
   });
   byId("confusion").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
 }
 
 function makeCount(own, truth, found) {
-  const count = own.filter((match) => COLUMNS.found.of(match) === found).length;
+  const count = own.filter((match) => predictionOf(match) === found).length;
   if (!count) return make("td", { class: "none" }, "·");
   const label = `${count} of ${own.length} ${truth} found ${found}`;
   const chosen = table.only?.truth === truth && table.only?.found === found;
@@ -394,7 +405,7 @@ function showOnly(only) {
 function drawMatches() {
   const { of } = COLUMNS[table.sort];
   const lines = matches[table.score].filter(
-    (match) => !table.only || (COLUMNS.mechanism.of(match) === table.only.truth && COLUMNS.found.of(match) === table.only.found),
+    (match) => !table.only || (COLUMNS.mechanism.of(match) === table.only.truth && predictionOf(match) === table.only.found),
   );
   const order = (one, other) => (typeof of(one) === "number" ? of(one) - of(other) : compareNames(of(one), of(other)));
   lines.sort((one, other) => (table.up ? order(one, other) : order(other, one)));
@@ -419,6 +430,11 @@ function makeMatchHead() {
   return make("thead", {}, make("tr", {}, ...heads));
 }
 
+function nameAsker(point) {
+  const name = named(point.name, { class: "who" });
+  return point.well ? [name, make("span", { class: "quiet" }, named(point.plate), " ", named(point.well))] : [name];
+}
+
 function makeMatchRow(match) {
   const pictures = (point, side) => {
     const few = point.cells.slice(0, PICTURED);
@@ -427,14 +443,14 @@ function makeMatchRow(match) {
   return make(
     "tr",
     {},
-    make("td", { class: "first" }, named(match.treatment.name, { class: "who" })),
+    make("td", { class: "first" }, ...nameAsker(match.asker)),
     make("td", { class: "first" }, named(COLUMNS.mechanism.of(match))),
-    pictures(match.treatment, "first"),
+    pictures(match.asker, "first"),
     make("td", { class: "second" }, named(match.neighbour.name, { class: "who" })),
     make("td", { class: "second" }, named(COLUMNS.found.of(match))),
     pictures(match.neighbour, "second"),
     make("td", { class: "number" }, match.similarity.toFixed(2)),
-    make("td", {}, verdictOf(match.right)),
+    make("td", {}, ...describeVerdict(match)),
   );
 }
 

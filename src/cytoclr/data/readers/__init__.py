@@ -1,1 +1,1 @@
-"""One module a layout of files: each turns it into a screen, or into crops where the crops are ready."""
+"""One module a layout of files: each turns it into a screen, into profiles, or into crops where these are ready."""

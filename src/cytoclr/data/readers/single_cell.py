@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cytoclr.data.screen import check_wells, describe_wells, read_texts
+from cytoclr.data.files import read_texts
+from cytoclr.data.screen import check_wells, describe_wells
 from cytoclr.errors import DataError, list_some
 from cytoclr.tables import CELLS, SITE, check_table
 

@@ -1,0 +1,199 @@
+"""Tables of other programs are scored whatever their shape, and say what they cannot tell."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cytoclr.config import BaselineSettings, EvaluateSettings, ProfileSettings
+from cytoclr.errors import DataError, SettingsError
+from cytoclr.external import evaluate_table
+from cytoclr.storage import read_table
+from cytoclr.tables import feature_columns
+
+FEW = EvaluateSettings(bootstraps=100, permutations=100)
+ZSCORE = ProfileSettings(normalise="plate-zscore")
+
+
+@pytest.fixture
+def screen(tmp_path: Path) -> Path:
+    """A screen of four plates in two batches, as others would hand it over: wells, cells, map and mechanisms."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for plate in ("00101", "00102", "00201", "00202"):
+        for number in range(20):
+            control = number < 6
+            compound = "DMSO" if control else f"c{(number - 6) // 2 + 7 * (plate > '002')}"
+            rows.append(
+                (
+                    plate,
+                    plate[:3],
+                    f"{'BC'[number // 10]}{number % 10 + 2:02d}",
+                    compound,
+                    0.0 if control else 1.0 + number % 2,
+                )
+            )
+    wells = pd.DataFrame(rows, columns=["Plate", "Batch", "Well", "Compound", "Dose"])
+    kind = wells["Compound"].str.removeprefix("c").replace("DMSO", "7").astype(int) % 7
+    centres = np.vstack([rng.normal(size=(7, 8)) * 4, np.zeros(8)])
+    centres[:, :] = np.where(np.arange(8)[:, None] == 7, 0, centres)
+    control = (wells["Compound"] == "DMSO").to_numpy()
+    values = np.where(control[:, None], 0.0, centres[kind]) + rng.normal(size=(len(wells), 8)) * 0.5
+    features = pd.DataFrame(values, columns=[f"Cells_F{i}" for i in range(8)])
+    named = wells[["Plate", "Well"]].add_prefix("Metadata_").join(features)
+    named.to_csv(tmp_path / "wells.csv", index=False)
+    wells.rename(columns={"Dose": "Concentration"}).to_csv(tmp_path / "map.csv", index=False)
+    whole = wells.rename(columns={"Compound": "pert_iname", "Dose": "dose_um"}).add_prefix("Metadata_").join(features)
+    whole.to_parquet(tmp_path / "whole.parquet")
+    cells = named.loc[named.index.repeat(3)].reset_index(drop=True)
+    cells[features.columns] += np.tile([-1.0, 0.0, 1.0], len(named))[:, None]
+    cells.sample(frac=1, random_state=0).to_csv(tmp_path / "cells.csv.gz", index=False)
+    treated = wells[wells["Compound"] != "DMSO"].drop_duplicates(["Compound", "Dose"])
+    moa = treated.assign(moa="m" + (treated["Compound"].str[1:].astype(int) % 7).astype(str))
+    moa[["Compound", "Dose", "moa"]].rename(columns={"Dose": "Concentration"}).to_csv(tmp_path / "moa.csv", index=False)
+    return tmp_path
+
+
+def score(folder: Path, table: str, out: str = "out", **others: object) -> dict:
+    settings = {"screen": folder / "map.csv", "profile_settings": ZSCORE, "evaluate_settings": FEW, **others}
+    return evaluate_table(folder / table, folder / out, mechanisms=folder / "moa.csv", **settings)
+
+
+def test_wells_cells_and_tables_that_tell_everything_score_alike(screen: Path) -> None:
+    expected = score(screen, "wells.csv")
+    assert expected["nscb"]["correct"] == expected["nscb"]["total"] == 28
+    assert read_table(screen / "out/profiles/well.parquet")["Metadata_Plate"].iloc[0] == "00101"
+    cells = score(screen, "cells.csv.gz", "cells")
+    assert cells["nscb"]["correct"] == expected["nscb"]["correct"]
+    averaged = read_table(screen / "cells/profiles/unnormalised.parquet")
+    assert set(averaged["Metadata_NumCells"]) == {3}
+    wells = read_table(screen / "out/profiles/unnormalised.parquet")
+    names = feature_columns(wells)
+    np.testing.assert_allclose(averaged[names], wells[names], rtol=1e-9, atol=1e-12)
+    columns = {"compound": "Metadata_pert_iname", "concentration": "Metadata_dose_um"}
+    whole = score(screen, "whole.parquet", "whole", screen=None, columns=columns)
+    assert whole["nscb"] == expected["nscb"]
+
+
+def test_what_a_folder_of_scores_holds(screen: Path) -> None:
+    scores = score(screen, "cells.csv.gz", all_protocols=True)
+    written = json.loads((screen / "out/scores.json").read_text())
+    report = written.pop("profiles_report")
+    assert written == scores
+    assert report["num_rows"] == 240
+    assert scores["activity"]["active"] <= scores["activity"]["total"] == 28
+    names = {path.relative_to(screen / "out").as_posix() for path in (screen / "out").rglob("*") if path.is_file()}
+    assert names >= {
+        "scores.json",
+        "matches.parquet",
+        "activity.parquet",
+        "provenance.json",
+        "profiles/well.parquet",
+        "profiles/treatment.parquet",
+        "profiles/unnormalised.parquet",
+        "profiles/normaliser.safetensors",
+    }
+
+
+def test_all_protocols_stand_side_by_side_each_normalised_as_it_demands(screen: Path) -> None:
+    protocols = score(screen, "wells.csv", all_protocols=True)["protocols"]
+    assert list(protocols) == ["treatment-mean", "strict", "ljosa-2013", "broad-notebook", "umm", "ws-dino", "unidino"]
+    assert protocols["broad-notebook"]["normalisation"] == "broad-notebook"
+    assert protocols["umm"]["normalisation"] == "plate-zscore"
+    assert protocols["unidino"]["nsc"]["total"] == 56
+    assert all("nscb" in scored for scored in protocols.values())
+
+
+def test_a_fitted_normaliser_is_applied_as_it_is(screen: Path) -> None:
+    whitening = ProfileSettings(normalise="whitening")
+    score(screen, "wells.csv", profile_settings=whitening)
+    half = pd.read_csv(screen / "wells.csv", dtype={"Metadata_Plate": str}).query("Metadata_Plate > '00200'")
+    half.to_csv(screen / "half.csv", index=False)
+    fitted = screen / "out/profiles/normaliser.safetensors"
+    scores = score(screen, "half.csv", "half", normaliser=fitted)
+    assert scores["normalisation"] == "whitening"
+    whole = read_table(screen / "out/profiles/well.parquet").query("Metadata_Plate > '00200'").reset_index(drop=True)
+    applied = read_table(screen / "half/profiles/well.parquet")
+    np.testing.assert_allclose(applied[feature_columns(applied)], whole[feature_columns(applied)], rtol=1e-9)
+
+
+def test_other_tables_are_baselines(screen: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(1)
+    noise = pd.read_csv(screen / "wells.csv", dtype={"Metadata_Plate": str})
+    noise[["Cells_F0", "Cells_F1"]] = rng.normal(size=(len(noise), 2))
+    noise.drop(columns=[f"Cells_F{i}" for i in range(2, 8)]).iloc[1:].to_csv(screen / "noise.csv", index=False)
+    beside = EvaluateSettings(
+        bootstraps=100, permutations=200, baselines={"noise": BaselineSettings(table=screen / "noise.csv")}
+    )
+    with caplog.at_level(logging.WARNING):
+        scores = score(screen, "cells.csv.gz", evaluate_settings=beside)
+    assert "The baseline noise lacks 1 of 80 wells" in caplog.text
+    (gain,) = [one for one in scores["comparisons"] if (one["b"], one["score"]) == ("noise", "nscb")]
+    assert gain["verdict"] == "a"
+
+
+def test_counts_are_a_baseline_where_they_are_told_and_vary(screen: Path) -> None:
+    table = pd.read_csv(screen / "wells.csv", dtype={"Metadata_Plate": str})
+    compound = pd.read_csv(screen / "map.csv")["Compound"]
+    counts = np.where(compound == "DMSO", 100, 60) + np.arange(len(table)) % 7
+    table.assign(Metadata_NumCells=counts).to_csv(screen / "counted.csv", index=False)
+    scores = score(screen, "counted.csv")
+    assert scores["baselines"]["cell-count"]["metric"] == "euclidean"
+    assert scores["baselines"]["cell-count"]["nscb"]["total"] == 28
+    least = ProfileSettings(normalise="plate-zscore", min_cells_per_well=62)
+    fewer = score(screen, "counted.csv", "fewer", profile_settings=least)
+    flagged = read_table(screen / "fewer/profiles/well.parquet")["Metadata_FewCells"]
+    assert flagged.sum() == (counts < 62).sum() > 0
+    assert fewer["nsc"]["total"] <= scores["nsc"]["total"]
+    with pytest.raises(DataError, match="min_cells_per_well is 62, but the table does not tell the number of cells"):
+        score(screen, "wells.csv", "none", profile_settings=least)
+
+
+def test_without_mechanisms_what_needs_none_is_measured(screen: Path) -> None:
+    scores = evaluate_table(
+        screen / "wells.csv",
+        screen / "out",
+        screen=screen / "map.csv",
+        profile_settings=ZSCORE,
+        evaluate_settings=FEW,
+    )
+    assert scores["nsc"] is None
+    assert "No mechanism table was given" in scores["reason"]
+    assert scores["activity"]["total"] == 28
+    assert scores["nuisance"]["before"]["plate"]["num_classes"] == 4
+
+
+def test_a_table_that_does_not_tell_its_compounds_is_refused(screen: Path) -> None:
+    with pytest.raises(DataError, match=r"does not tell the compound of a well. Name its column \(--column compound="):
+        score(screen, "wells.csv", screen=None)
+
+
+def test_compounds_without_concentrations_are_one_treatment_each(
+    screen: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = pd.read_parquet(screen / "whole.parquet").drop(columns="Metadata_dose_um")
+    whole.rename(columns={"Metadata_pert_iname": "Metadata_Compound"}).to_parquet(screen / "plain.parquet")
+    with caplog.at_level(logging.WARNING):
+        score(screen, "plain.parquet", screen=None)
+    assert "no concentration is told; every compound counts as one treatment" in caplog.text
+
+
+def test_a_run_is_not_overwritten(screen: Path) -> None:
+    (screen / "run").mkdir()
+    (screen / "run/config.yaml").write_text("")
+    with pytest.raises(SettingsError, match="holds a run, whose scores would be lost"):
+        score(screen, "wells.csv", "run")
+
+
+def test_the_order_of_rows_and_features_does_not_matter(screen: Path) -> None:
+    expected = score(screen, "wells.csv")
+    table = pd.read_csv(screen / "wells.csv", dtype=str)
+    shuffled = table.sample(frac=1, random_state=1)
+    shuffled[[*shuffled.columns[:2], *shuffled.columns[:1:-1]]].to_csv(screen / "shuffled.csv", index=False)
+    found = score(screen, "shuffled.csv", "shuffled")
+    for name in ("nsc", "nscb", "activity"):
+        assert found[name] == expected[name], name
+    assert found["replicating"]["replicating"] == expected["replicating"]["replicating"]
