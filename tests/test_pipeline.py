@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import timm
 import yaml
 
 from cytoclr.config import check_settings
@@ -33,7 +35,13 @@ SMALL = {
         "field_size_px": 256,
         "cells_per_site": 20,
     },
-    "train": {"epochs": 4, "minibatch_size": 16, "log_every_n_steps": 1, "probe": {"every_n_epochs": 2}},
+    "train": {
+        "epochs": 4,
+        "checkpoint_every_n_epochs": 2,
+        "minibatch_size": 16,
+        "log_every_n_steps": 1,
+        "probe": {"every_n_epochs": 2},
+    },
     "evaluate": {"bootstraps": 100, "permutations": 100},
 }
 
@@ -112,6 +120,41 @@ def test_a_changed_setting_runs_its_stage_and_those_after_it(config: Path, copy:
     finish(start(config, copy, "--set", "profile.normalise=whitening"))
     after = times_of(copy)
     assert {stage for stage in after if after[stage] != before[stage]} == {"profile", "evaluate", "report"}
+
+
+def test_an_epoch_is_chosen_without_mechanisms_and_hindsight_is_told(config: Path, copy: Path) -> None:
+    before = times_of(copy)
+    output = finish(start(config, copy, "--set", "select.by=rank"))
+    after = times_of(copy)
+    assert after["train"] == before["train"]
+    epochs = read_table(copy / "epochs.parquet")
+    assert epochs["epoch"].tolist() == [2, 4]
+    best = int(epochs.loc[epochs["effective_rank"].idxmax(), "epoch"])
+    scores = json.loads((copy / "scores.json").read_text())
+    assert (scores["selection"]["selected"], scores["selection"]["by"]) == (best, "rank")
+    assert not scores["selection"]["uses_mechanisms"]
+    chosen = next(epoch for epoch in scores["selection"]["epochs"] if epoch["epoch"] == best)
+    assert chosen["nscb"] == scores["nscb"]["score"]
+    assert f"Epoch {best} was chosen among 2 by rank, without mechanisms." in output
+    stamped = finish(start(config, copy, "--set", "select.by=nscb"))
+    assert "was chosen by NSCB on these very mechanisms" in stamped
+    assert json.loads((copy / "scores.json").read_text())["selection"]["uses_mechanisms"]
+
+
+def test_other_encoders_and_tables_are_baselines(config: Path, copy: Path, tmp_path: Path) -> None:
+    weights, table = tmp_path / "resnet10t.safetensors", tmp_path / "theirs.csv"
+    safetensors.torch.save_file(timm.create_model("resnet10t").state_dict(), weights)
+    read_table(copy / "profiles/untrained/unnormalised.parquet").to_csv(table, index=False)
+    changes = (
+        "embed.imagenet=resnet10t",
+        f"embed.imagenet_weights={weights}",
+        f"evaluate.baselines={{theirs: {table}}}",
+    )
+    finish(start(config, copy, *(part for change in changes for part in ("--set", change))))
+    baselines = json.loads((copy / "scores.json").read_text())["baselines"]
+    assert list(baselines) == ["untrained", "intensities", "imagenet", "cell-count", "theirs"]
+    assert baselines["theirs"]["nsc"] == baselines["untrained"]["nsc"]
+    assert (copy / "baselines/imagenet.parquet").is_file()
 
 
 def wait_for(process: subprocess.Popen[str], out: Path, pattern: str) -> None:

@@ -249,6 +249,12 @@ class EmbedSettings(_Section):
 
     minibatch_size: Positive = 256
     precision: Literal["32", "bf16"] = "32"
+    imagenet: str | None = Field(
+        None, description="a timm model, as resnet18: its ImageNet weights embed too, as a baseline"
+    )
+    imagenet_weights: FilePath | None = Field(
+        None, description="a .safetensors file of them; null: timm's, fetched once"
+    )
 
 
 Normalisation = Literal[

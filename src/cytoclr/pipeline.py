@@ -29,7 +29,7 @@ from cytoclr.config import (
     VirtualSettings,
     dump_settings,
 )
-from cytoclr.errors import DataError, SettingsError, list_some
+from cytoclr.errors import DataError, MachineError, SettingsError, list_some
 from cytoclr.external import evaluate_table, read_baselines
 from cytoclr.progress import Progress, Silent
 from cytoclr.stages import StageFolder
@@ -60,9 +60,8 @@ STAGES: dict[Stage, int] = {
     "report": 2,
 }
 
-#: The encoder that was trained, and what it must beat: all are profiled and scored alike.
+#: The encoder that was trained; what it must beat is profiled and scored alike.
 TRAINED = "trained"
-BASELINES = ("untrained", "intensities")
 #: By one of these a run folder is known, wherever it was stopped.
 _MARKS = ("config.yaml", "manifests", "unfinished", ".lock")
 
@@ -314,10 +313,11 @@ class _Run:
         settings, device = self.settings.embed, self.settings.device
         selected = self.stages.read_finished("select").report["selected"]
         inputs = {
-            "settings": _values(settings),
+            "settings": _values(settings, leave_out={"imagenet_weights"}),  # by their content
             "crops": self._hash_crops(),
             "model": self._hash_encoder(),
             "epoch": selected,
+            "imagenet": _hash_tree(settings.imagenet_weights),
         }
 
         def work(place: Path) -> dict[str, Any]:
@@ -332,9 +332,14 @@ class _Run:
                 "baselines/untrained": embed(crops, cells, untrained, settings, device=device, progress=self.progress),
                 "baselines/intensities": measure_intensities(crops, cells, progress=self.progress),
             }
+            imagenet = self._build_imagenet(len(crops.channels))
+            if imagenet is not None:
+                embeddings["baselines/imagenet"] = embed(
+                    crops, cells, imagenet, settings, device=device, progress=self.progress
+                )
             for name, table in embeddings.items():
                 write_table(place / f"{name}.parquet", check_table(table, EMBEDDINGS, name))
-            return {"num_cells": len(cells)}
+            return {"num_cells": len(cells), "baselines": [Path(name).name for name in embeddings if "/" in name]}
 
         self._finish("embed", inputs, work)
 
@@ -346,7 +351,7 @@ class _Run:
             from cytoclr.profiles import profile
 
             told = {}
-            for name in (TRAINED, *BASELINES):
+            for name in (TRAINED, *self._baselines):
                 profiles = profile(self._read_embeddings(name), settings)
                 for level in ("site", "well", "treatment", "unnormalised"):
                     write_table(place / _profile_path(name, level), getattr(profiles, level))
@@ -377,7 +382,7 @@ class _Run:
             from cytoclr.evaluate import Baseline, evaluate
 
             unnormalised = self._read_profile(TRAINED, "unnormalised")
-            own = {name: Baseline(self._read_profile(name, "well")) for name in BASELINES}
+            own = {name: Baseline(self._read_profile(name, "well")) for name in self._baselines}
             result = evaluate(
                 self._read_profile(TRAINED, "well"),
                 self._mechanisms,
@@ -525,6 +530,24 @@ class _Run:
         wanted = {"model/encoder.safetensors", "model/model.json"}
         return {name: sha256 for name, sha256 in self._hashes("train").items() if name in wanted}
 
+    def _build_imagenet(self, num_channels: int) -> "Encoder | None":
+        """The encoder that ImageNet made, where it is asked for and its weights are at hand."""
+        from cytoclr.learn import build_imagenet_encoder
+
+        settings = self.settings.embed
+        if settings.imagenet is None:
+            return None
+        try:
+            return build_imagenet_encoder(settings, num_channels, self.settings.train.transform)
+        except MachineError as error:
+            logger.warning("The baseline imagenet is left out: %s", error)
+            return None
+
+    @property
+    def _baselines(self) -> list[str]:
+        """What was embedded beside the trained encoder's embeddings."""
+        return list(self.stages.read_finished("embed").report["baselines"])
+
     def _list_epochs(self) -> dict[int, Path]:
         """The encoder of every kept epoch: checkpoints, and the model folder for the last."""
         model = self.folder / "model"
@@ -621,7 +644,7 @@ def _hash_tree(path: Path | None) -> dict[str, str] | None:
     if path is None:
         return None
     if not path.exists():
-        raise SettingsError(f"train.fine_tune_from: {path}: no such model. Correct the path, or set it to null.")
+        raise SettingsError(f"{path}: no such model. Correct the path in the settings, or set it to null.")
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return {file.name: hash_file(file) for file in files if file.suffix in {".safetensors", ".ckpt", ".json", ".pth"}}
 

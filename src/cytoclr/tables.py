@@ -301,11 +301,12 @@ def join_mechanisms(frame: pd.DataFrame, mechanisms: pd.DataFrame) -> pd.DataFra
             "(compound, concentration, mechanism); without any, leave the table out."
         )
     known = check_table(round_concentrations(mechanisms), MECHANISMS, "mechanisms")[[*TREATMENT, MECHANISM]]
-    of_compounds = known["Metadata_Concentration"].isna()
-    at_any = known[of_compounds].set_index("Metadata_Compound")[MECHANISM]
+    for_any = known["Metadata_Concentration"].isna()
+    of_compounds = known[for_any].set_index("Metadata_Compound")[MECHANISM]
     bare = round_concentrations(frame.drop(columns=MECHANISM, errors="ignore"))
-    joined = bare.merge(known[~of_compounds], on=TREATMENT, how="left", validate="many_to_one")
-    return joined.assign(**{MECHANISM: joined[MECHANISM].fillna(joined["Metadata_Compound"].map(at_any))})
+    joined = bare.merge(known[~for_any], on=TREATMENT, how="left", validate="many_to_one")
+    of_compound = joined["Metadata_Compound"].map(of_compounds)
+    return joined.assign(**{MECHANISM: np.where(joined[MECHANISM].notna(), joined[MECHANISM], of_compound)})
 
 
 def round_concentrations(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,55 +1,21 @@
 """Profiles and plate maps of any origin: the tools of the field write and read them, for real."""
 
-import json
 import logging
-import os
-import sys
 import warnings
 from pathlib import Path
 
-import anndata
-import h5py
 import numpy as np
 import pandas as pd
 import pycytominer
 import pytest
 from copairs import map as copairs_map
 from pycytominer.cyto_utils import output
-from pycytominer.cyto_utils.load import load_profiles
-from scipy import sparse
 
-from cytoclr.data.profiles import is_image_table, join_wells, read_profiles, read_wells, write_h5ad
+from cytoclr.data.profiles import is_image_table, join_wells, read_profiles, read_wells
 from cytoclr.data.readers.bbbc021 import read_image_table
-from cytoclr.errors import DataError, MachineError, SettingsError
+from cytoclr.errors import DataError, SettingsError
 from cytoclr.storage import write_table
-from cytoclr.tables import TREATMENT, WELL, WELL_METADATA, WELL_PROFILES, check_table, feature_columns
-
-FEATURES = [
-    "Cells_Intensity_MeanIntensity_DNA",
-    "Cells_Texture_Contrast_DNA_3_00_256",
-    "Cells_Children_Cytoplasm_Count",
-    "Nuclei_Correlation_Overlap_DNA_Alexa_488",
-    "Nuclei_Intensity_MeanIntensity_Alexa_488",
-    "Nuclei_Intensity_MeanIntensity_Alexa",
-    "Cells_SSL_0000",
-]
-
-
-@pytest.fixture
-def wells() -> pd.DataFrame:
-    """Profiles of 24 wells as cytoclr writes them: two plates, controls and four compounds, one of them called NA."""
-    rng = np.random.default_rng(3)
-    places = [(plate, f"B{well:02d}") for plate in ("00123", "00124") for well in range(1, 13)]
-    compounds = ["DMSO"] * 4 + [name for name in ("NA", "taxol", "ALLN", "AZ138") for _ in range(2)]
-    metadata = pd.DataFrame(places, columns=WELL).assign(
-        Metadata_Batch=["Week1"] * 12 + ["Week2"] * 12,
-        Metadata_Compound=compounds * 2,
-        Metadata_Concentration=([0.0] * 4 + [0.3] * 8) * 2,
-        Metadata_control_type=(["negcon"] * 4 + ["trt"] * 8) * 2,
-        Metadata_NumCells=np.arange(24) + 100,
-    )
-    features = pd.DataFrame(rng.normal(size=(24, len(FEATURES))), columns=FEATURES)
-    return check_table(pd.concat([metadata, features], axis=1), WELL_PROFILES, "wells")
+from cytoclr.tables import TREATMENT, WELL, WELL_METADATA, feature_columns
 
 
 def test_pycytominer_and_copairs_take_our_tables_as_they_are(tmp_path: Path, wells: pd.DataFrame) -> None:
@@ -59,8 +25,8 @@ def test_pycytominer_and_copairs_take_our_tables_as_they_are(tmp_path: Path, wel
         tmp_path / "well.parquet", method="standardize", samples="Metadata_control_type == 'negcon'"
     )
     chosen = pycytominer.feature_select(normal, operation=["variance_threshold", "drop_na_columns"])
-    assert feature_columns(chosen) == FEATURES
-    controls = chosen[chosen["Metadata_control_type"] == "negcon"][FEATURES]
+    assert feature_columns(chosen) == feature_columns(wells)
+    controls = chosen[chosen["Metadata_control_type"] == "negcon"][feature_columns(wells)]
     np.testing.assert_allclose(controls.mean(), 0.0, atol=1e-9)
     treatments = pycytominer.aggregate(theirs, strata=TREATMENT)
     assert len(treatments) == 5
@@ -68,7 +34,7 @@ def test_pycytominer_and_copairs_take_our_tables_as_they_are(tmp_path: Path, wel
         warnings.simplefilter("ignore")  # copairs' own
         found = copairs_map.average_precision(
             theirs.filter(regex="^Metadata_"),
-            theirs[FEATURES].to_numpy(),
+            theirs[feature_columns(wells)].to_numpy(),
             pos_sameby=["Metadata_Compound"],
             pos_diffby=[],
             neg_sameby=[],
@@ -86,101 +52,6 @@ def test_tables_of_pycytominer_are_read(tmp_path: Path, wells: pd.DataFrame, nam
         warnings.simplefilter("ignore")  # anndata warns pycytominer of its index
         output(wells, str(path), output_type=kinds.get(path.suffix, "csv"), compression_options=compression)
     pd.testing.assert_frame_equal(read_profiles(path), wells)
-
-
-def test_our_anndata_is_read_by_all(tmp_path: Path, wells: pd.DataFrame) -> None:
-    path = tmp_path / "wells.h5ad"
-    dated = wells.assign(Metadata_Day=pd.Timestamp("2020-05-01"), Metadata_Note=[None, *["x"] * 23])
-    dated.loc[3, "Cells_SSL_0000"] = np.nan
-    write_h5ad(path, dated, about={"model": "trained µ", "wells": 24})
-    assert os.listdir(tmp_path) == ["wells.h5ad"]
-    data = anndata.read_h5ad(path)
-    assert data.shape == (24, len(FEATURES))
-    assert json.loads(data.uns["cytoclr"]) == {"model": "trained µ", "wells": 24}
-    assert data.obs["Metadata_Day"].unique().tolist() == ["2020-05-01 00:00:00"]
-    assert data.obs["Metadata_Note"].isna().sum() == 1
-    assert data.var.astype("str").to_numpy().tolist() == [
-        ["Cells", "Intensity", "DNA"],
-        ["Cells", "Texture", "DNA"],
-        ["Cells", "Children", ""],
-        ["Nuclei", "Correlation", "DNA+Alexa_488"],
-        ["Nuclei", "Intensity", "Alexa_488"],
-        ["Nuclei", "Intensity", "Alexa"],
-        ["Cells", "SSL", ""],
-    ]
-    back = read_profiles(path)
-    pd.testing.assert_frame_equal(back.drop(columns=["Metadata_Day", "Metadata_Note"]), dated[wells.columns])
-    theirs = load_profiles(path)
-    pd.testing.assert_frame_equal(theirs[FEATURES], dated[FEATURES])
-    assert theirs["Metadata_Plate"].tolist() == wells["Metadata_Plate"].tolist()
-
-
-def test_single_precision_stays_single(tmp_path: Path, wells: pd.DataFrame) -> None:
-    small = wells.astype(dict.fromkeys(FEATURES, "float32"))
-    write_h5ad(tmp_path / "a.h5ad", small, about={})
-    assert anndata.read_h5ad(tmp_path / "a.h5ad").X.dtype == np.float32
-    pd.testing.assert_frame_equal(read_profiles(tmp_path / "a.h5ad"), small)
-    write_h5ad(tmp_path / "a.h5ad", small.assign(Cells_SSL_0000=1.0), about={})
-    assert anndata.read_h5ad(tmp_path / "a.h5ad").X.dtype == np.float64
-
-
-def test_anndata_that_cannot_be_written_leaves_nothing(tmp_path: Path, wells: pd.DataFrame) -> None:
-    with pytest.raises(DataError, match=r"a.h5ad: no feature to write"):
-        write_h5ad(tmp_path / "a.h5ad", wells.drop(columns=FEATURES), about={})
-    (tmp_path / "a.h5ad").mkdir()
-    with pytest.raises(MachineError, match=r"a.h5ad: could not be written"):
-        write_h5ad(tmp_path / "a.h5ad", wells, about={})
-    assert os.listdir(tmp_path) == ["a.h5ad"]
-
-
-@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, sparse.csc_array])
-def test_anndata_of_others_is_read(tmp_path: Path, form: object) -> None:
-    obs = pd.DataFrame({"plate": [22123, 22123], "Well": ["B02", "B03"], "pert": ["NA", "taxol"], "leiden": [1, 0]})
-    data = anndata.AnnData(
-        X=form(np.array([[0.0, 1.5], [2.0, 0.0]])), obs=obs.set_axis(["a", "b"]), var=pd.DataFrame(index=["f1", "f2"])
-    )
-    data.layers["raw"] = data.X
-    data.write_h5ad(tmp_path / "a.h5ad")
-    profiles = read_profiles(tmp_path / "a.h5ad", columns={"compound": "pert"})
-    assert profiles.to_dict("list") == {
-        "Metadata_Plate": ["22123", "22123"],
-        "Metadata_Well": ["B02", "B03"],
-        "Metadata_Compound": ["NA", "taxol"],
-        "Metadata_leiden": [1, 0],
-        "f1": [0.0, 2.0],
-        "f2": [1.5, 0.0],
-    }
-
-
-def test_other_hdf5_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.h5ad"
-    with pytest.raises(DataError, match=r"a.h5ad: no such file"):
-        read_profiles(path)
-    path.write_bytes(b"x")
-    with pytest.raises(DataError, match=r"a.h5ad: not a readable AnnData file"):
-        read_profiles(path)
-    with h5py.File(path, "w") as file:
-        file["X"] = np.zeros((2, 2))
-    with pytest.raises(DataError, match=r"HDF5, but not AnnData .* Save it again"):
-        read_profiles(path)
-    anndata.AnnData(obs=pd.DataFrame({"plate": ["P"], "well": ["B02"]}, index=["0"])).write_h5ad(path)
-    with pytest.raises(DataError, match="not a readable AnnData file with obs, var and X"):
-        read_profiles(path)
-    two = anndata.AnnData(X=np.zeros((1, 2)), obs=pd.DataFrame({"plate": ["P"], "well": ["B02"]}, index=["0"]))
-    two.var_names = ["f", "f"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # anndata warns of what is to be refused
-        two.write_h5ad(path)
-    with pytest.raises(DataError, match=r"1 column name stands more than once: f\. Expected each once"):
-        read_profiles(path)
-
-
-def test_anndata_may_be_absent(tmp_path: Path, wells: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "anndata", None)
-    with pytest.raises(SettingsError, match=r"pip install 'cytoclr\[h5ad\]'"):
-        read_profiles(tmp_path / "a.h5ad")
-    with pytest.raises(SettingsError, match=r"pip install 'cytoclr\[h5ad\]'"):
-        write_h5ad(tmp_path / "a.h5ad", wells, about={})
 
 
 @pytest.mark.real_data
@@ -399,109 +270,6 @@ def test_a_parquet_with_two_columns_of_a_name_is_refused(tmp_path: Path) -> None
     pq.write_table(pa.table([["P"], ["B"], [1], [2]], names=[*WELL, "A", "A"]), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a.parquet: 1 column name stands more than once: A\."):
         read_profiles(tmp_path / "a.parquet")
-
-
-class Exploit:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return Path.touch, (self.mark,)
-
-
-@pytest.fixture
-def deepprofiler(tmp_path: Path) -> Path:
-    """Features as DeepProfiler writes them: three sites of two wells, metadata pickled, one site without cells."""
-    folder = tmp_path / "features"
-    rng = np.random.default_rng(1)
-    for place, num_cells in {"00123/B02/1": 3, "00123/B02/2": 2, "00124/B03/1": 0}.items():
-        path = folder / f"{place}.npz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        features = rng.normal(size=(num_cells, 4)).astype(np.float32)
-        if num_cells == 2:
-            features[1, 2] = np.nan
-        metadata = {"Metadata_Plate": "other", "exploit": Exploit(tmp_path / "ran")}
-        locations = pd.DataFrame({"Nuclei_Location_Center_X": np.arange(num_cells) + 0.5, "Y": 7.0})
-        np.savez_compressed(path, features=features, metadata=np.array(metadata), locations=locations)
-    return folder
-
-
-def test_features_of_deepprofiler_are_read_and_nothing_is_unpickled(
-    tmp_path: Path, deepprofiler: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with np.load(deepprofiler / "00123/B02/1.npz", allow_pickle=True) as archive:
-        first = archive["features"]
-        archive["metadata"]
-    assert (tmp_path / "ran").exists()  # the trap works
-    (tmp_path / "ran").unlink()
-    cells = read_profiles(deepprofiler)
-    assert not (tmp_path / "ran").exists()
-    assert cells["Metadata_Plate"].tolist() == ["00123"] * 5
-    assert cells["Metadata_Well"].tolist() == ["B02"] * 5
-    assert cells["Metadata_Site"].tolist() == [1, 1, 1, 2, 2]
-    assert cells["Metadata_Object"].tolist() == [1, 2, 3, 1, 2]
-    assert cells["Metadata_x"].tolist() == [0.5, 1.5, 2.5, 0.5, 1.5]
-    assert feature_columns(cells) == [f"Cells_DeepProfiler_{number:04d}" for number in range(4)]
-    np.testing.assert_array_equal(cells.loc[:2, feature_columns(cells)].to_numpy(), first)
-    assert cells[feature_columns(cells)].isna().to_numpy().sum() == 1
-    assert "1 of 3 sites have no cells" in caplog.text
-
-
-@pytest.mark.parametrize("name", ["run/00123/B02/1", "00123/B02_1", "run/00123/B02_1", "00123_B02_1"])
-def test_other_layouts_of_deepprofiler_are_read(tmp_path: Path, name: str) -> None:
-    path = tmp_path / "features" / f"{name}.npz"
-    path.parent.mkdir(parents=True)
-    np.savez(path, features=np.ones((2, 3)))
-    cells = read_profiles(tmp_path / "features")
-    assert cells.iloc[0].tolist() == ["00123", "B02", 1, 1, 1.0, 1.0, 1.0]
-
-
-def test_wrong_features_of_deepprofiler_are_refused(tmp_path: Path, deepprofiler: Path) -> None:
-    path = deepprofiler / "00124/B03/1.npz"
-    np.savez(path, features=np.ones((2, 5)))
-    with pytest.raises(
-        DataError, match=r"00124/B03/1.npz: 5 features, but .*00123/B02/1.npz has 4\. Expected those of"
-    ):
-        read_profiles(deepprofiler)
-    np.savez(path, features=np.array([Exploit(tmp_path / "ran")]))
-    with pytest.raises(DataError, match=r"1.npz: its features cannot be read \(Object arrays cannot be loaded"):
-        read_profiles(deepprofiler)
-    assert not (tmp_path / "ran").exists()
-    np.savez(path, features=np.ones(4))
-    with pytest.raises(DataError, match=r"of shape \(4,\) and type float64\. Expected numbers, \[cell, feature\]"):
-        read_profiles(deepprofiler)
-    np.savez(path, features=np.ones((2, 4)), locations=np.ones((3, 2)))
-    with pytest.raises(DataError, match=r"2 cells, but locations of shape \(3, 2\)\. Expected x and y of every cell"):
-        read_profiles(deepprofiler)
-    np.savez(path, f=np.ones((2, 4)))
-    with pytest.raises(DataError, match=r"no array 'features'\. Found: f\."):
-        read_profiles(deepprofiler)
-    with path.open("wb") as file:
-        np.save(file, np.ones((2, 4)))
-    with pytest.raises(DataError, match=r"a single array\. Expected an .npz file"):
-        read_profiles(deepprofiler)
-    path.write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(DataError, match=r"1.npz: its features cannot be read"):
-        read_profiles(deepprofiler)
-    path.unlink()
-    np.savez(deepprofiler / "00123/B02_2.npz", features=np.ones((2, 4)))
-    with pytest.raises(
-        DataError, match=r"00123 B02 2 stands in .*B02/2.npz too\. Expected one file a site|B02_2.npz too"
-    ):
-        read_profiles(deepprofiler)
-
-
-def test_wrong_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no .npz file in this folder\. Expected DeepProfiler's PLATE/WELL/SITE.npz"):
-        read_profiles(tmp_path)
-    np.savez(tmp_path / "1.npz", features=np.ones((0, 4)))
-    with pytest.raises(DataError, match=r"plate, well and site of 1.npz cannot be told\. Expected PLATE/WELL/SITE.npz"):
-        read_profiles(tmp_path)
-    (tmp_path / "1.npz").rename(tmp_path / "P_B02_1.npz")
-    with pytest.raises(DataError, match=r"none of its 1 sites has a cell"):
-        read_profiles(tmp_path)
 
 
 def test_a_plate_map_is_read(tmp_path: Path) -> None:

@@ -1,16 +1,25 @@
-"""BBBC021's image table, the seed's single-cell table and mechanisms."""
+"""BBBC021's image table, the seed's single-cell table, AnnData and DeepProfiler's features."""
 
-import gzip
-import re
+import json
+import os
+import sys
+import warnings
 from pathlib import Path
 
+import anndata
+import h5py
+import numpy as np
 import pandas as pd
 import pytest
+from pycytominer.cyto_utils.load import load_profiles
+from scipy import sparse
 
+from cytoclr.data.profiles import read_profiles
 from cytoclr.data.readers.bbbc021 import find_images, read_image_table
+from cytoclr.data.readers.h5ad import write_h5ad
 from cytoclr.data.readers.single_cell import find_strips, read_single_cells
-from cytoclr.data.screen import read_any_table, read_mechanisms, read_texts
-from cytoclr.errors import DataError
+from cytoclr.data.screen import read_mechanisms
+from cytoclr.errors import DataError, MachineError, SettingsError
 from cytoclr.tables import TREATMENT, WELL, feature_columns
 
 
@@ -81,50 +90,6 @@ def test_spaces_around_a_name_are_no_part_of_it(tiny_screen: Path) -> None:
     assert read_image_table(path)["Metadata_control_type"].iloc[0] == "negcon"
 
 
-@pytest.mark.parametrize(
-    ("content", "match"),
-    [
-        (b"a;b\n1;2,5\n", "separated by semicolons. Expected commas"),
-        (b"a;b\n1;2\n", "separated by semicolons. Expected commas"),
-        (b"a\tb\n1\t2\n", "separated by tabs"),
-        (b"a,b\n0,30,x\n", r"more cells than its header has names \(2\)"),
-        ("a,b\ncafé,1\n".encode("cp1252"), "not UTF-8 text .* Save it as CSV UTF-8"),
-    ],
-)
-def test_other_kinds_of_csv_are_refused(tmp_path: Path, content: bytes, match: str) -> None:
-    path = tmp_path / "table.csv"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=match):
-        read_texts(path)
-
-
-def test_damaged_and_other_archives_are_refused(tmp_path: Path) -> None:
-    whole = gzip.compress(b"a,b\n" + b"1,2\n3,4\n" * 40)
-    for name, content in {"a.csv.gz": whole[:16] + bytes(12) + whole[28:], "a.csv.zip": b"PK\x03\x04\xff"}.items():
-        path = tmp_path / name
-        path.write_bytes(content)
-        with pytest.raises(DataError, match=re.escape(name)):
-            read_texts(path)
-    parquet = tmp_path / "a.parquet"
-    parquet.write_bytes(b"x")
-    with pytest.raises(DataError, match=r"a.parquet: not a readable Parquet table") as caught:
-        read_any_table(parquet)
-    assert "Delete it" not in str(caught.value)
-
-
-def test_columns_without_a_name_are_left_out(tmp_path: Path) -> None:
-    pd.DataFrame({"a": ["1"], "b": ["2"]}).to_csv(tmp_path / "index.csv")
-    assert list(read_texts(tmp_path / "index.csv").columns) == ["a", "b"]
-
-
-def test_metadata_stay_texts_and_empty_cells_do_not_make_a_feature_a_text(tmp_path: Path) -> None:
-    path = tmp_path / "wells.csv"
-    path.write_text("Metadata_Plate,Metadata_Well,A,B,C,D\n00123,B02,1,NA,,x\n00123,B03,2,3,,4\n")
-    table = read_any_table(path)
-    assert table["Metadata_Plate"].tolist() == ["00123", "00123"]
-    assert feature_columns(table) == ["A", "B"]
-
-
 def test_missing_files_stop_or_are_listed(tiny_screen: Path) -> None:
     screen = read_image_table(tiny_screen / "image.csv")
     (tiny_screen / "images/Week1/Week1_101/Week1_101_B02_s2_w2.tif").unlink()
@@ -176,31 +141,6 @@ def test_an_unknown_plate_is_named(tiny_screen: Path) -> None:
         read_image_table(tiny_screen / "image.csv", plates=["Week3"])
 
 
-def test_mechanisms_are_read_under_any_prefix(tmp_path: Path) -> None:
-    path = tmp_path / "moa.csv"
-    path.write_text(
-        '\ufeffMetadata_Compound,Image_Metadata_Concentration,MoA\n"mevinolin/lovastatin",5,"Cholesterol"\n'
-    )
-    assert read_mechanisms(path).iloc[0].tolist() == ["mevinolin/lovastatin", 5.0, "Cholesterol"]
-
-
-@pytest.mark.parametrize(
-    ("text", "match"),
-    [
-        ("compound,concentration,moa\n", "the mechanism table has no rows"),
-        ("", "empty"),
-        ("compound,dose,moa\na,1,b\n", "expected one column concentration, the table has none"),
-        ("compound,concentration,moa,Mechanism\na,1,b,c\n", r"several columns that could be it \(moa, Mechanism\)"),
-        ("compound,concentration,moa\na,1,b\na,1.0,c\n", "rows 1 and 2 have the same Compound, Concentration"),
-    ],
-)
-def test_a_wrong_mechanism_table_is_refused(tmp_path: Path, text: str, match: str) -> None:
-    path = tmp_path / "moa.csv"
-    path.write_text(text)
-    with pytest.raises(DataError, match=match):
-        read_mechanisms(path)
-
-
 @pytest.fixture
 def strips(tmp_path: Path) -> Path:
     (tmp_path / "sc-metadata.csv").write_text(
@@ -241,3 +181,201 @@ def test_missing_strips_stop_or_are_listed(strips: Path) -> None:
         find_strips(cells, strips, skip_missing=False)
     found, left_out = find_strips(cells, strips, skip_missing=True)
     assert len(found) == len(left_out) == 1
+
+
+def test_our_anndata_is_read_by_all(tmp_path: Path, wells: pd.DataFrame) -> None:
+    path = tmp_path / "wells.h5ad"
+    dated = wells.assign(Metadata_Day=pd.Timestamp("2020-05-01"), Metadata_Note=[None, *["x"] * 23])
+    dated.loc[3, "Cells_SSL_0000"] = np.nan
+    write_h5ad(path, dated, about={"model": "trained µ", "wells": 24})
+    assert os.listdir(tmp_path) == ["wells.h5ad"]
+    data = anndata.read_h5ad(path)
+    assert data.shape == (24, len(feature_columns(wells)))
+    assert json.loads(data.uns["cytoclr"]) == {"model": "trained µ", "wells": 24}
+    assert data.obs["Metadata_Day"].unique().tolist() == ["2020-05-01 00:00:00"]
+    assert data.obs["Metadata_Note"].isna().sum() == 1
+    assert data.var.astype("str").to_numpy().tolist() == [
+        ["Cells", "Intensity", "DNA"],
+        ["Cells", "Texture", "DNA"],
+        ["Cells", "Children", ""],
+        ["Nuclei", "Correlation", "DNA+Alexa_488"],
+        ["Nuclei", "Intensity", "Alexa_488"],
+        ["Nuclei", "Intensity", "Alexa"],
+        ["Cells", "SSL", ""],
+    ]
+    back = read_profiles(path)
+    pd.testing.assert_frame_equal(back.drop(columns=["Metadata_Day", "Metadata_Note"]), dated[wells.columns])
+    theirs = load_profiles(path)
+    pd.testing.assert_frame_equal(theirs[feature_columns(wells)], dated[feature_columns(wells)])
+    assert theirs["Metadata_Plate"].tolist() == wells["Metadata_Plate"].tolist()
+
+
+def test_single_precision_stays_single(tmp_path: Path, wells: pd.DataFrame) -> None:
+    small = wells.astype(dict.fromkeys(feature_columns(wells), "float32"))
+    write_h5ad(tmp_path / "a.h5ad", small, about={})
+    assert anndata.read_h5ad(tmp_path / "a.h5ad").X.dtype == np.float32
+    pd.testing.assert_frame_equal(read_profiles(tmp_path / "a.h5ad"), small)
+    write_h5ad(tmp_path / "a.h5ad", small.assign(Cells_SSL_0000=1.0), about={})
+    assert anndata.read_h5ad(tmp_path / "a.h5ad").X.dtype == np.float64
+
+
+def test_anndata_that_cannot_be_written_leaves_nothing(tmp_path: Path, wells: pd.DataFrame) -> None:
+    with pytest.raises(DataError, match=r"a.h5ad: no feature to write"):
+        write_h5ad(tmp_path / "a.h5ad", wells.drop(columns=feature_columns(wells)), about={})
+    (tmp_path / "a.h5ad").mkdir()
+    with pytest.raises(MachineError, match=r"a.h5ad: could not be written"):
+        write_h5ad(tmp_path / "a.h5ad", wells, about={})
+    assert os.listdir(tmp_path) == ["a.h5ad"]
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, sparse.csc_array])
+def test_anndata_of_others_is_read(tmp_path: Path, form: object) -> None:
+    obs = pd.DataFrame({"plate": [22123, 22123], "Well": ["B02", "B03"], "pert": ["NA", "taxol"], "leiden": [1, 0]})
+    data = anndata.AnnData(
+        X=form(np.array([[0.0, 1.5], [2.0, 0.0]])), obs=obs.set_axis(["a", "b"]), var=pd.DataFrame(index=["f1", "f2"])
+    )
+    data.layers["raw"] = data.X
+    data.write_h5ad(tmp_path / "a.h5ad")
+    profiles = read_profiles(tmp_path / "a.h5ad", columns={"compound": "pert"})
+    assert profiles.to_dict("list") == {
+        "Metadata_Plate": ["22123", "22123"],
+        "Metadata_Well": ["B02", "B03"],
+        "Metadata_Compound": ["NA", "taxol"],
+        "Metadata_leiden": [1, 0],
+        "f1": [0.0, 2.0],
+        "f2": [1.5, 0.0],
+    }
+
+
+def test_other_hdf5_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5ad"
+    with pytest.raises(DataError, match=r"a.h5ad: no such file"):
+        read_profiles(path)
+    path.write_bytes(b"x")
+    with pytest.raises(DataError, match=r"a.h5ad: not a readable AnnData file"):
+        read_profiles(path)
+    with h5py.File(path, "w") as file:
+        file["X"] = np.zeros((2, 2))
+    with pytest.raises(DataError, match=r"HDF5, but not AnnData .* Save it again"):
+        read_profiles(path)
+    anndata.AnnData(obs=pd.DataFrame({"plate": ["P"], "well": ["B02"]}, index=["0"])).write_h5ad(path)
+    with pytest.raises(DataError, match="not a readable AnnData file with obs, var and X"):
+        read_profiles(path)
+    two = anndata.AnnData(X=np.zeros((1, 2)), obs=pd.DataFrame({"plate": ["P"], "well": ["B02"]}, index=["0"]))
+    two.var_names = ["f", "f"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # anndata warns of what is to be refused
+        two.write_h5ad(path)
+    with pytest.raises(DataError, match=r"1 column name stands more than once: f\. Expected each once"):
+        read_profiles(path)
+
+
+def test_anndata_may_be_absent(tmp_path: Path, wells: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "anndata", None)
+    with pytest.raises(SettingsError, match=r"pip install 'cytoclr\[h5ad\]'"):
+        read_profiles(tmp_path / "a.h5ad")
+    with pytest.raises(SettingsError, match=r"pip install 'cytoclr\[h5ad\]'"):
+        write_h5ad(tmp_path / "a.h5ad", wells, about={})
+
+
+class Exploit:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.fixture
+def deepprofiler(tmp_path: Path) -> Path:
+    """Features as DeepProfiler writes them: three sites of two wells, metadata pickled, one site without cells."""
+    folder = tmp_path / "features"
+    rng = np.random.default_rng(1)
+    for place, num_cells in {"00123/B02/1": 3, "00123/B02/2": 2, "00124/B03/1": 0}.items():
+        path = folder / f"{place}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        features = rng.normal(size=(num_cells, 4)).astype(np.float32)
+        if num_cells == 2:
+            features[1, 2] = np.nan
+        metadata = {"Metadata_Plate": "other", "exploit": Exploit(tmp_path / "ran")}
+        locations = pd.DataFrame({"Nuclei_Location_Center_X": np.arange(num_cells) + 0.5, "Y": 7.0})
+        np.savez_compressed(path, features=features, metadata=np.array(metadata), locations=locations)
+    return folder
+
+
+def test_features_of_deepprofiler_are_read_and_nothing_is_unpickled(
+    tmp_path: Path, deepprofiler: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with np.load(deepprofiler / "00123/B02/1.npz", allow_pickle=True) as archive:
+        first = archive["features"]
+        archive["metadata"]
+    assert (tmp_path / "ran").exists()  # the trap works
+    (tmp_path / "ran").unlink()
+    cells = read_profiles(deepprofiler)
+    assert not (tmp_path / "ran").exists()
+    assert cells["Metadata_Plate"].tolist() == ["00123"] * 5
+    assert cells["Metadata_Well"].tolist() == ["B02"] * 5
+    assert cells["Metadata_Site"].tolist() == [1, 1, 1, 2, 2]
+    assert cells["Metadata_Object"].tolist() == [1, 2, 3, 1, 2]
+    assert cells["Metadata_x"].tolist() == [0.5, 1.5, 2.5, 0.5, 1.5]
+    assert feature_columns(cells) == [f"Cells_DeepProfiler_{number:04d}" for number in range(4)]
+    np.testing.assert_array_equal(cells.loc[:2, feature_columns(cells)].to_numpy(), first)
+    assert cells[feature_columns(cells)].isna().to_numpy().sum() == 1
+    assert "1 of 3 sites have no cells" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["run/00123/B02/1", "00123/B02_1", "run/00123/B02_1", "00123_B02_1"])
+def test_other_layouts_of_deepprofiler_are_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "features" / f"{name}.npz"
+    path.parent.mkdir(parents=True)
+    np.savez(path, features=np.ones((2, 3)))
+    cells = read_profiles(tmp_path / "features")
+    assert cells.iloc[0].tolist() == ["00123", "B02", 1, 1, 1.0, 1.0, 1.0]
+
+
+def test_wrong_features_of_deepprofiler_are_refused(tmp_path: Path, deepprofiler: Path) -> None:
+    path = deepprofiler / "00124/B03/1.npz"
+    np.savez(path, features=np.ones((2, 5)))
+    with pytest.raises(
+        DataError, match=r"00124/B03/1.npz: 5 features, but .*00123/B02/1.npz has 4\. Expected those of"
+    ):
+        read_profiles(deepprofiler)
+    np.savez(path, features=np.array([Exploit(tmp_path / "ran")]))
+    with pytest.raises(DataError, match=r"1.npz: its features cannot be read \(Object arrays cannot be loaded"):
+        read_profiles(deepprofiler)
+    assert not (tmp_path / "ran").exists()
+    np.savez(path, features=np.ones(4))
+    with pytest.raises(DataError, match=r"of shape \(4,\) and type float64\. Expected numbers, \[cell, feature\]"):
+        read_profiles(deepprofiler)
+    np.savez(path, features=np.ones((2, 4)), locations=np.ones((3, 2)))
+    with pytest.raises(DataError, match=r"2 cells, but locations of shape \(3, 2\)\. Expected x and y of every cell"):
+        read_profiles(deepprofiler)
+    np.savez(path, f=np.ones((2, 4)))
+    with pytest.raises(DataError, match=r"no array 'features'\. Found: f\."):
+        read_profiles(deepprofiler)
+    with path.open("wb") as file:
+        np.save(file, np.ones((2, 4)))
+    with pytest.raises(DataError, match=r"a single array\. Expected an .npz file"):
+        read_profiles(deepprofiler)
+    path.write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(DataError, match=r"1.npz: its features cannot be read"):
+        read_profiles(deepprofiler)
+    path.unlink()
+    np.savez(deepprofiler / "00123/B02_2.npz", features=np.ones((2, 4)))
+    with pytest.raises(
+        DataError, match=r"00123 B02 2 stands in .*B02/2.npz too\. Expected one file a site|B02_2.npz too"
+    ):
+        read_profiles(deepprofiler)
+
+
+def test_wrong_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no .npz file in this folder\. Expected DeepProfiler's PLATE/WELL/SITE.npz"):
+        read_profiles(tmp_path)
+    np.savez(tmp_path / "1.npz", features=np.ones((0, 4)))
+    with pytest.raises(DataError, match=r"plate, well and site of 1.npz cannot be told\. Expected PLATE/WELL/SITE.npz"):
+        read_profiles(tmp_path)
+    (tmp_path / "1.npz").rename(tmp_path / "P_B02_1.npz")
+    with pytest.raises(DataError, match=r"none of its 1 sites has a cell"):
+        read_profiles(tmp_path)

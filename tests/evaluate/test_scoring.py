@@ -12,7 +12,7 @@ from cytoclr.config import ProfileSettings, ProtocolChanges, ProtocolName
 from cytoclr.errors import DataError
 from cytoclr.evaluate import PROTOCOLS, Protocol, annotate_treatments, score_nsc, score_nscb, summarise
 from cytoclr.profiles import aggregate_wells, profile_wells
-from cytoclr.tables import MECHANISM, TREATMENT, feature_columns, feature_matrix
+from cytoclr.tables import MECHANISM, TREATMENT, feature_columns, feature_matrix, join_mechanisms
 
 MEAN = PROTOCOLS["treatment-mean"]
 
@@ -452,3 +452,45 @@ def test_a_compound_with_two_mechanisms_counts_twice_in_chance(draw_screen):
     summary = summarise(score_nsc(annotate_treatments(wells, table, MEAN)), bootstraps=100, permutations=400, seed=0)
     # five units: two of m0, three of m1
     assert summary["chance"]["theoretical"] == pytest.approx((2 * 1 + 3 * 2) / (5 * 4))
+
+
+def test_a_mechanism_may_hold_for_every_concentration_of_its_compound(draw_screen):
+    wells, table = draw_screen(3, effect=1.0, batches_per_treatment=2)
+    of_compounds = table.drop_duplicates("Metadata_Compound").assign(Metadata_Concentration=np.nan)
+    at_every_dose, at_any = (annotate_treatments(wells, one, MEAN) for one in (table, of_compounds))
+    pd.testing.assert_frame_equal(at_any.frame, at_every_dose.frame)
+    assert at_any.unannotated == ()
+    assert score_both(wells, of_compounds) == score_both(wells, table)
+
+
+def test_a_mechanism_at_a_concentration_wins_over_that_of_the_compound(draw_screen):
+    wells, table = draw_screen(0)
+    mixed = pd.DataFrame(
+        [("c0-0", None, "any"), ("c0-1", 1.0, "one"), ("c0-0", 10.0 * (1 + 1e-8), "ten"), ("c0-2", 7.0, "none has it")],
+        columns=[*TREATMENT, MECHANISM],
+    )
+    treatments = annotate_treatments(wells, mixed, MEAN)
+    found = treatments.frame[[*TREATMENT, MECHANISM]].to_numpy().tolist()
+    assert found == [["c0-0", 1.0, "any"], ["c0-0", 10.0, "ten"], ["c0-1", 1.0, "one"]]
+    assert len(treatments.unannotated) == len(table) - 3
+
+
+def test_two_mechanisms_of_one_compound_are_refused(draw_screen):
+    wells, table = draw_screen(0)
+    of_compounds = table.assign(Metadata_Concentration=np.nan)
+    with pytest.raises(DataError, match=r"rows 1 and 2 have the same Compound, Concentration: c0-0, empty\. Expected"):
+        annotate_treatments(wells, of_compounds, MEAN)
+
+
+def test_what_the_rows_say_of_mechanisms_themselves_does_not_count():
+    rows = pd.DataFrame(
+        [("a", 2.0, "old"), ("b", 1.0, "old"), ("a", np.float32(0.3), "old")],
+        columns=[*TREATMENT, MECHANISM],
+        index=[7, 7, 9],
+    )
+    known = pd.DataFrame([("a", np.nan, "x"), ("a", 0.3, "y")], columns=[*TREATMENT, MECHANISM])
+    joined = join_mechanisms(rows, known)
+    assert joined.fillna("unknown").to_numpy().tolist() == [["a", 2.0, "x"], ["b", 1.0, "unknown"], ["a", 0.3, "y"]]
+    assert rows[MECHANISM].tolist() == ["old"] * 3
+    with pytest.raises(DataError, match="mechanisms: the table has no rows"):
+        join_mechanisms(rows, known.head(0))

@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cytoclr.config import ReportSettings
+from cytoclr.config import EvaluateSettings, ReportSettings
 from cytoclr.data.crops import CropStore, Shard, open_shard, shard_name, write_crop_manifest
+from cytoclr.evaluate import Baseline, Evaluation, describe_selection, evaluate
 from cytoclr.report import ReportInputs, write_report
+from cytoclr.tables import TREATMENT, feature_columns
 
 MECHANISMS = [
     "Actin disruptors",
@@ -67,87 +69,38 @@ def make_cells(names: list[str], cells_per_well: int, generator: np.random.Gener
     return pd.DataFrame(rows)
 
 
-def make_matches(treatments: pd.DataFrame, mechanisms: pd.DataFrame, generator: np.random.Generator) -> pd.DataFrame:
-    known = treatments.merge(mechanisms, on=["Metadata_Compound", "Metadata_Concentration"])
-    rows = []
-    for features in ("trained", "untrained", "intensities"):
-        for score in ("nsc", "nscb"):
-            for row in known.to_dict("records"):
-                others = known[known["Metadata_Compound"] != row["Metadata_Compound"]]
-                same = others[others["Metadata_MoA"] == row["Metadata_MoA"]]
-                pool = same if generator.uniform() < 0.7 else others
-                match = pool.iloc[int(generator.integers(len(pool)))]
-                rows.append(
-                    {
-                        "features": features,
-                        "score": score,
-                        "Metadata_Compound": row["Metadata_Compound"],
-                        "Metadata_Concentration": row["Metadata_Concentration"],
-                        "Metadata_MoA": row["Metadata_MoA"],
-                        "Match_Compound": match["Metadata_Compound"],
-                        "Match_Concentration": match["Metadata_Concentration"],
-                        "Match_MoA": match["Metadata_MoA"],
-                        "similarity": float(generator.uniform(0.3, 0.9)),
-                        "correct": bool(match["Metadata_MoA"] == row["Metadata_MoA"]),
-                    }
-                )
-    return pd.DataFrame(rows)
+def blur_profiles(wells: pd.DataFrame, noise: float, generator: np.random.Generator) -> pd.DataFrame:
+    """The same wells, their profiles drowned in noise: a baseline."""
+    names = feature_columns(wells)
+    return wells.assign(**{name: wells[name] + generator.normal(0, noise, len(wells)) for name in names})
 
 
-def count_score(matches: pd.DataFrame, features: str, score: str) -> dict:
-    of = matches[(matches["features"] == features) & (matches["score"] == score)]
-    correct, total = int(of["correct"].sum()), len(of)
-    share = correct / total
-    return {
-        "correct": correct,
-        "total": total,
-        "score": share,
-        "interval": [max(0.0, share - 0.113), min(1.0, share + 0.097)],
-        "chance": {"mean": 0.131, "p95": 0.274, "p_value": 0.002, "theoretical": 0.13},
-        "unanswerable": [],
-    }
-
-
-def make_scores(matches: pd.DataFrame) -> dict:
-    def both(features: str) -> dict:
-        return {score: count_score(matches, features, score) for score in ("nsc", "nscb")}
-
-    return {
-        "format": 1,
-        "protocol": {"name": "treatment-mean", "batch": "Metadata_Batch", "aggregate": "mean", "metric": "cosine"},
-        "normalisation": "tvn",
-        **both("trained"),
-        "nsc_on_nscb_treatments": count_score(matches, "trained", "nsc"),
-        "drop": 0.043,
-        "probe": {
-            "accuracy": 0.613,
-            "balanced_accuracy": 0.587,
-            "chance": 0.167,
-            "num_cells": 2000,
-            "num_wells_train": 60,
-            "num_wells_test": 20,
+def score_run(wells: pd.DataFrame, cells: pd.DataFrame, mechanisms: pd.DataFrame | None) -> Evaluation:
+    """Scores as a run has them: all that `evaluate` can tell, of profiles without any training."""
+    generator = np.random.default_rng(1)
+    names = feature_columns(wells)
+    embeddings = cells.drop(columns=["Metadata_Object", "x", "y"]).merge(
+        wells[["Metadata_Plate", "Metadata_Well", *names]], on=["Metadata_Plate", "Metadata_Well"]
+    )
+    count = wells.drop(columns=names).assign(Cells_Count=generator.normal(size=len(wells)))
+    epochs = pd.DataFrame({"epoch": [10, 20], "replicate_map": [0.5, 0.7], "effective_rank": [3.0, 9.0]})
+    by_epoch = {10: {"nsc": 0.75, "nscb": 0.625}, 20: {"nsc": 0.7, "nscb": None}}
+    return evaluate(
+        wells,
+        mechanisms,
+        EvaluateSettings(bootstraps=100, permutations=100),
+        seed=0,
+        normalisation="plate-mad, whitening",
+        unnormalised=blur_profiles(wells, 0.3, generator),
+        embeddings=blur_profiles(embeddings, 1.0, generator),
+        baselines={
+            "untrained": Baseline(blur_profiles(wells, 4.0, generator)),
+            "intensities": Baseline(blur_profiles(wells, 1.0, generator)),
+            "cell-count": Baseline(count, metric="euclidean"),
+            "<i>mine</i>": Baseline(blur_profiles(wells, 0.1, generator), labels_seen="mechanisms"),
         },
-        "baselines": {name: both(name) for name in ("untrained", "intensities")},
-        "comparisons": [
-            {
-                "a": "trained",
-                "b": "untrained",
-                "score": "nscb",
-                "gain": 0.3,
-                "interval": [0.12, 0.45],
-                "num_treatments": 48,
-            },
-            {
-                "a": "trained",
-                "b": "intensities",
-                "score": "nscb",
-                "gain": 0.1,
-                "interval": [-0.02, 0.25],
-                "num_treatments": 48,
-            },
-        ],
-        "notes": [],
-    }
+        selection=describe_selection(epochs, 20, "replicate-map", by_epoch),
+    )
 
 
 def make_metrics(num_epochs: int) -> list[dict]:
@@ -187,13 +140,9 @@ def make_inputs(
     features = np.array(
         [centres[kinds[name]] if name in kinds else np.zeros(16) for name in wells["Metadata_Compound"]]
     )
-    features = features + generator.normal(0, 0.5, features.shape)
+    features = features + generator.normal(0, 1.5, features.shape)
     wells[[f"Cells_SSL_{i:04d}" for i in range(16)]] = features
-    treatments = (
-        wells.drop(columns=about[:3] + about[5:])
-        .groupby(["Metadata_Compound", "Metadata_Concentration"], as_index=False)
-        .mean()
-    )
+    treatments = wells.drop(columns=about[:3] + about[5:]).groupby(TREATMENT, as_index=False).mean()
     mechanisms = pd.DataFrame(
         [
             {"Metadata_Compound": name, "Metadata_Concentration": dose, "Metadata_MoA": mechanism_names[kinds[name]]}
@@ -201,16 +150,16 @@ def make_inputs(
             for dose in (0.1, 1.0)
         ]
     )
-    matches = make_matches(treatments, mechanisms, generator)
+    evaluation = score_run(wells, cells, mechanisms)
     return ReportInputs(
         wells=wells,
         treatments=treatments,
         cells=cells,
         crops=CropStore(folder),
-        scores=make_scores(matches),
+        scores=evaluation.scores,
         provenance={"created": "2026-01-01T12:00:00Z", "versions": {"numpy": "2.2.0", "torch": "2.10"}, "threads": 2},
         settings_text="seed: 0\ntrain:\n  epochs: 20\n",
-        matches=matches,
+        matches=evaluation.matches,
         mechanisms=mechanisms,
         metrics=make_metrics(20),
         warnings=["Plate B1_P1 has 3 untreated wells; TVN asks for 10 or more."],

@@ -2,11 +2,13 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cytoclr.config import ReportSettings
+from cytoclr.config import EvaluateSettings, ProtocolChanges, ReportSettings
+from cytoclr.evaluate import evaluate
 from cytoclr.report import ReportInputs, write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -117,10 +119,40 @@ def test_the_matrix_counts_and_selects(reader: Reader, inputs: ReportInputs) -> 
         counts = [int(text) for text in page.locator("#confusion td button").all_text_contents()]
         assert sum(counts) == inputs.scores[score]["total"]
         assert page.locator("#matches tbody .right").count() == inputs.scores[score]["correct"]
+        of = inputs.scores[score]
+        rows = dict(
+            zip(page.locator("#confusion tbody th").all_text_contents(), of["confusion"]["counts"], strict=True)
+        )
+        assert list(rows) == of["confusion"]["mechanisms"]
+        assert counts == [count for row in rows.values() for count in row if count]
+        shares = page.locator("#confusion td.total").all_text_contents()
+        assert shares == [f"{hits['correct']} of {hits['total']}" for hits in of["by_mechanism"].values()]
     page.locator("#confusion td button").first.click()
     assert page.locator("#matches tbody tr").count() == counts[0]
     page.get_by_role("button", name="Show all").click()
     assert page.locator("#matches tbody tr").count() == sum(counts)
+
+
+def test_with_a_protocol_of_wells_each_well_is_shown(
+    browser: "playwright.Browser", tmp_path: Path, inputs: ReportInputs
+) -> None:
+    settings = EvaluateSettings(
+        bootstraps=100, permutations=100, probe=False, protocol_changes=ProtocolChanges(level="well")
+    )
+    found = evaluate(inputs.wells, inputs.mechanisms, settings, seed=0, normalisation="none")
+    path = tmp_path / "report.html"
+    write_report(path, replace(inputs, scores=found.scores, matches=found.matches), ReportSettings(), seed=0)
+    reader = Reader(browser, path)
+    page = reader.page
+    counts = [int(text) for text in page.locator("#confusion td button").all_text_contents()]
+    assert sum(counts) == page.locator("#matches tbody tr").count() == found.scores["nscb"]["total"]
+    assert page.get_by_role("button", name="Wells").get_attribute("aria-pressed") == "true"
+    page.get_by_label("Colour").select_option("nscb")
+    assert set(page.locator("#map-legend button").all_text_contents()) == {"right", "wrong", "not scored"}
+    page.get_by_role("button", name="Treatments").click()
+    assert page.locator("#map-legend button").all_text_contents() == ["asked well by well"]
+    assert reader.complaints == []
+    page.close()
 
 
 def test_the_table_sorts(reader: Reader) -> None:
@@ -141,7 +173,7 @@ def test_hostile_names_stay_text(browser: "playwright.Browser", tmp_path: Path, 
     page.get_by_role("button", name="Wells").click()
     legend = set(page.locator("#map-legend button").all_text_contents())
     assert legend == set(hostile_inputs.treatments["Metadata_Compound"]) - {"DMSO"} | {"untreated"}
-    assert page.locator("main b, main script, main br").count() == 0
+    assert page.locator("main b, main i, main script, main br").count() == 0
     assert page.locator("h1").text_content() == "<b>T</b>"
     assert reader.complaints == []
     page.close()

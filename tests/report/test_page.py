@@ -9,8 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cytoclr.config import ReportSettings
+from cytoclr.config import EvaluateSettings, ProtocolChanges, ReportSettings
 from cytoclr.errors import DataError
+from cytoclr.evaluate import evaluate
 from cytoclr.report import ReportInputs, write_report
 from cytoclr.report.page import escape_json
 
@@ -38,6 +39,34 @@ class Page(HTMLParser):
         return [(attributes, "".join(text)) for name, attributes, text in self.found if name == tag]
 
     @property
+    def text(self) -> str:
+        return " ".join("".join("".join(text) for _, _, text in self.found).split(" "))
+
+    @property
+    def stamps(self) -> list[str]:
+        places = [i for i, (_, attributes, _) in enumerate(self.found) if attributes.get("class") == "stamp"]
+        return ["".join(self.found[i + 1][2]).strip() for i in places]
+
+    def rows(self, mark: str) -> dict[str, str]:
+        """Text of each table row that bears a mark; what stands in elements of their own is two blanks apart."""
+        texts: dict[str, list[str]] = {}
+        name = None
+        for tag, attributes, text in self.found:
+            name = attributes.get(mark) if tag == "tr" or tag in ("figcaption", "table") else name
+            if name is not None:
+                texts.setdefault(name, []).append(" ".join(" ".join(text).split(" ")).strip())
+        return {name: "  ".join(part for part in parts if part) for name, parts in texts.items()}
+
+    def values(self, mark: str, name: str) -> list[float]:
+        """All numbers of the row that bears a mark."""
+        found, here = [], False
+        for tag, attributes, _ in self.found:
+            here = attributes.get(mark) == name if tag == "tr" or tag in ("figcaption", "table") else here
+            if here and tag == "data":
+                found.append(float(attributes["value"]))
+        return found
+
+    @property
     def data(self) -> dict:
         return json.loads(next(text for attributes, text in self.all("script") if attributes.get("id")))
 
@@ -61,19 +90,180 @@ def test_the_numbers_are_those_of_the_scores(page: Page, inputs: ReportInputs) -
         score = attributes.get("data-score", score)
         if "value" in attributes and features and tag == "data":
             shown.setdefault((features, score), []).append(float(attributes["value"]))
-    for features in ("trained", "untrained", "intensities"):
-        of = inputs.scores if features == "trained" else inputs.scores["baselines"][features]
+    for features, of in list_tables(inputs):
         for score in ("nsc", "nscb"):
             expected = [of[score]["score"], of[score]["correct"], of[score]["total"]]
             assert shown[features, score][:3] == expected
 
 
+def list_tables(inputs: ReportInputs) -> list[tuple[str, dict]]:
+    return [("trained", dict(inputs.scores)), *inputs.scores["baselines"].items()]
+
+
+def test_the_measures_are_those_of_the_scores(page: Page, inputs: ReportInputs) -> None:
+    rows = page.rows("data-measures")
+    assert list(rows) == [features for features, _ in list_tables(inputs)]
+    for features, of in list_tables(inputs):
+        if features == "cell-count":
+            assert rows[features].split("  ") == [
+                "Cell count",
+                "not measured: a single number has no direction to compare",
+            ]
+            continue
+        for value, count, noun in (
+            (of["activity"]["map"], of["activity"]["active"], "treatments active"),
+            (of["consistency"]["map"], of["consistency"]["consistent"], "mechanisms consistent"),
+        ):
+            assert f"{value:.2f}  {count} of " in rows[features]
+            assert noun in rows[features]
+        for key in ("replicating", "matching"):
+            share, count, total = of[key]["share"], of[key][key], of[key]["total"]
+            assert f"{100 * share:.1f}\xa0%  {count} of {total} treatments" in rows[features]
+        values = [of["activity"]["map"], of["replicating"]["share"], of["matching"]["share"], of["consistency"]["map"]]
+        assert page.values("data-measures", features) == values
+
+
+def test_batch_and_plate_are_those_of_the_scores(page: Page, inputs: ReportInputs) -> None:
+    rows = page.rows("data-nuisance")
+    for key in ("batch", "plate"):
+        of = inputs.scores["nuisance"]
+        told = [of[when][key]["balanced_accuracy"] for when in ("before", "after")]
+        assert page.values("data-nuisance", key) == told
+        assert rows[key].count(f"chance {100 * of['after'][key]['chance']:.1f}\xa0%") == 2
+        assert f"{of['after'][key]['num_wells']} wells of {of['after'][key]['num_classes']} " in rows[key]
+
+
+def test_the_probes_are_those_of_the_scores(page: Page, inputs: ReportInputs) -> None:
+    by_kind = {(of["held_out"], of["classifier"]): of for of in inputs.scores["probes"]}
+    words = {"random forest": "random-forest", "logistic regression": "logistic", "20 nearest cells": "knn"}
+    kinds = {"Wells": "well", "Plates": "plate", "Batches": "batch", "Compounds": "compound"}
+    rows = page.rows("data-probe")
+    assert len(rows) == len(by_kind) >= 5
+    for number, text in rows.items():
+        held_out, classifier, *_ = text.split("  ")
+        of = by_kind[kinds[held_out], words[classifier]]
+        assert page.values("data-probe", number) == [of["balanced_accuracy"]]
+        assert f"{of['num_groups_test']} of {of['num_groups_test'] + of['num_groups_train']} held out" in text
+        assert f"chance {100 * of['chance']:.1f}\xa0%" in text
+
+
+def test_the_shape_and_the_choice_of_epoch_are_told(page: Page, inputs: ReportInputs) -> None:
+    assert f"{inputs.scores['geometry']['effective_rank']:.1f} independent directions" in page.text
+    assert "The encoder of epoch 20 was taken: of 2 measured epochs, the one with the highest mAP" in page.text
+    assert "In hindsight, epoch 10 would have had the best NSC: 75.0\xa0%, 5.0 points above." in page.text
+    assert "none: it was told nothing of plates, treatments or mechanisms" in page.text
+
+
+def test_an_honest_score_has_no_stamp(page: Page) -> None:
+    assert not page.stamps
+    assert [text.strip() for attributes, text in page.all("span") if attributes.get("class") == "told"] == [
+        "told mechanisms"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "stamp"),
+    [
+        ({"labels_seen": "treatments"}, "Told the treatments"),
+        ({"labels_seen": "mechanisms"}, "Told the mechanisms"),
+        ({"labels_seen": "plates"}, None),
+        ({"by": "nscb", "uses_mechanisms": True}, "Chosen by its score"),
+    ],
+)
+def test_a_score_that_is_not_an_examination_is_stamped(
+    tmp_path: Path, inputs: ReportInputs, told: dict, stamp: str | None
+) -> None:
+    selection = {**inputs.scores["selection"], **{key: told[key] for key in told if key != "labels_seen"}}
+    scores = {**inputs.scores, "labels_seen": told.get("labels_seen", "none"), "selection": selection}
+    assert write(tmp_path / "report.html", replace(inputs, scores=scores)).stamps == ([stamp] if stamp else [])
+
+
+def test_what_was_not_measured_says_why(tmp_path: Path, inputs: ReportInputs) -> None:
+    """One well a treatment, one plate, no mechanism: hardly anything can be measured."""
+    wells = inputs.wells[(inputs.wells["Metadata_Plate"] == "B1_P1")]
+    scores = evaluate(wells, None, EvaluateSettings(), seed=0, normalisation="none").scores
+    page = write(tmp_path / "report.html", replace(inputs, scores=scores, matches=None, mechanisms=None))
+    for reason in (
+        "no treatment has both replicates and untreated wells on its plates",
+        "no treatment has replicates to compare",
+        "no mechanism is known",
+        "the profiles before normalisation were not given",
+        "fewer than two batches with untreated wells enough",
+    ):
+        assert f"not measured: {reason}" in page.text
+    assert "No mechanism is known to ask for." in page.text
+    assert "there was no choice among epochs" in page.text
+
+
 def test_the_matches_drawn_add_up_to_the_score(page: Page, inputs: ReportInputs) -> None:
     for score, lines in page.data["matches"].items():
         assert len(lines) == inputs.scores[score]["total"]
-        assert sum(right for *_, right in lines) == inputs.scores[score]["correct"]
+        assert sum(right for *_, right, _ in lines) == inputs.scores[score]["correct"]
         names = page.data["treatments"]
-        assert all((names[one]["mechanism"] == names[two]["mechanism"]) == right for one, two, _, right in lines)
+        assert all((names[one]["mechanism"] == predicted) == right for one, _, _, right, predicted in lines)
+        by_mechanism: dict[str, list[bool]] = {}
+        for one, _, _, right, _ in lines:
+            by_mechanism.setdefault(names[one]["mechanism"], []).append(right)
+        counted = {name: {"correct": sum(of), "total": len(of)} for name, of in by_mechanism.items()}
+        assert counted == inputs.scores[score]["by_mechanism"]
+
+
+def test_neighbours_that_vote_are_told_from_the_nearest(tmp_path: Path, inputs: ReportInputs) -> None:
+    voted = rescore(inputs, neighbours=5)
+    page = write(tmp_path / "report.html", voted)
+    lines, names = page.data["matches"]["nsc"], page.data["treatments"]
+    assert sum(right for *_, right, _ in lines) == voted.scores["nsc"]["correct"]
+    assert any(names[match]["mechanism"] != predicted for _, match, _, _, predicted in lines)
+    assert "5 most similar treatments vote for the same mechanism" in page.text
+
+
+def test_with_a_protocol_of_wells_each_well_asks(tmp_path: Path, inputs: ReportInputs) -> None:
+    by_well = rescore(inputs, level="well")
+    page = write(tmp_path / "report.html", by_well)
+    assert page.data["asked"] == "wells"
+    for score, lines in page.data["matches"].items():
+        assert len({one for one, *_ in lines}) == len(lines) == by_well.scores[score]["total"]
+        wells, treatments = page.data["wells"], page.data["treatments"]
+        assert all((wells[one]["mechanism"] == predicted) == right for one, _, _, right, predicted in lines)
+        assert all(treatments[match]["mechanism"] == predicted for _, match, _, _, predicted in lines)
+    assert "the protocol asks wells, not treatments" in page.text
+    assert "Whom did each well find?" in page.text
+
+
+def rescore(inputs: ReportInputs, **changes: object) -> ReportInputs:
+    """Score the same run by a protocol of one's own."""
+    changed = ProtocolChanges(**changes)
+    settings = EvaluateSettings(bootstraps=100, permutations=100, probe=False, protocol_changes=changed)
+    found = evaluate(inputs.wells, inputs.mechanisms, settings, seed=0, normalisation="none")
+    return replace(inputs, scores=found.scores, matches=found.matches)
+
+
+def test_refuses_matches_of_a_well_without_profile(tmp_path: Path, inputs: ReportInputs) -> None:
+    by_well = rescore(inputs, level="well")
+    assert by_well.matches is not None
+    lost = by_well.matches.assign(Metadata_Well="Z99")
+    with pytest.raises(DataError, match=r"matches: B1_P1 Z99 has no well profile\. Run evaluate again"):
+        write(tmp_path / "report.html", replace(by_well, matches=lost))
+
+
+def test_doses_are_compared_to_six_digits(tmp_path: Path, inputs: ReportInputs) -> None:
+    """As scores compare them: a table that passed through single precision is still the same."""
+    third = {0.1: 0.1 / 3}
+    wells, treatments, cells = (
+        frame.assign(Metadata_Concentration=frame["Metadata_Concentration"].replace(third))
+        for frame in (inputs.wells, inputs.treatments, inputs.cells)
+    )
+    assert inputs.mechanisms is not None
+    single = inputs.mechanisms.assign(
+        Metadata_Concentration=inputs.mechanisms["Metadata_Concentration"]
+        .replace(third)
+        .astype("float32")
+        .astype(float)
+    )
+    narrow = rescore(replace(inputs, wells=wells, treatments=treatments, cells=cells, mechanisms=single))
+    page = write(tmp_path / "report.html", narrow)
+    assert len(page.data["matches"]["nsc"]) == narrow.scores["nsc"]["total"] == 48
+    assert all(point["mechanism"] for point in page.data["treatments"])
 
 
 def test_points_own_the_cells_shown_with_them(page: Page, inputs: ReportInputs) -> None:

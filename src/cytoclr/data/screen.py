@@ -27,8 +27,9 @@ def read_mechanisms(path: Path, *, columns: Mapping[str, str] | None = None) -> 
         table that has no such column, holds for all concentrations of its compound that have no row of their own.
     columns
         The table's own name of ``compound``, ``concentration`` (in µM) or ``mechanism``, as
-        ``{"compound": "Metadata_pert_iname"}``. What is not named is looked for as `cytoclr.data.profiles.read_profiles`
-        does; a mechanism as ``moa`` or ``mechanism``.
+        ``{"compound": "Metadata_pert_iname"}``. What is not named is looked for under our name, ``compound``,
+        ``concentration``, and ``moa`` or ``mechanism``, with any of the prefixes in use (``Metadata_``,
+        ``Image_Metadata_``, none), in any case.
 
     Returns
     -------

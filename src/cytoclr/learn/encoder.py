@@ -2,16 +2,18 @@
 
 import difflib
 import itertools
+from pathlib import Path
 from typing import Any
 
+import safetensors
 import timm
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cytoclr.errors import MachineError, SettingsError
+from cytoclr.errors import MachineError, SettingsError, list_some
 
-__all__ = ["SeedCnn", "SmallCnn", "build_backbone", "build_projection"]
+__all__ = ["SeedCnn", "SmallCnn", "build_backbone", "build_imagenet", "build_projection"]
 
 
 class SmallCnn(nn.Module):
@@ -76,7 +78,7 @@ class SeedCnn(nn.Module):
         return features
 
 
-def build_backbone(name: str, num_channels: int, *, view_size_px: int, pretrained: bool = False) -> nn.Module:
+def build_backbone(name: str, num_channels: int, *, view_size_px: int, pretrained: bool | Path = False) -> nn.Module:
     """Build a backbone by name; its attribute `num_features` is the length of an embedding.
 
     Parameters
@@ -88,7 +90,8 @@ def build_backbone(name: str, num_channels: int, *, view_size_px: int, pretraine
     view_size_px
         Height and width of a view; transformers are built for it.
     pretrained
-        Begin with timm's weights, which are fetched once; its first layer is adapted to the channels.
+        Begin with timm's weights, which are fetched once, or with those of a ``.safetensors`` file; the first layer is
+        adapted to the channels.
 
     Raises
     ------
@@ -116,15 +119,22 @@ def build_backbone(name: str, num_channels: int, *, view_size_px: int, pretraine
     return _build_timm(name, num_channels, view_size_px, pretrained)
 
 
-def _build_timm(name: str, num_channels: int, view_size_px: int, pretrained: bool) -> nn.Module:
+def _build_timm(name: str, num_channels: int, view_size_px: int, pretrained: bool | Path) -> nn.Module:
     about = timm.get_pretrained_cfg(name)
-    if pretrained and not (about and about.has_weights):
+    if pretrained is True and not (about and about.has_weights):
         raise SettingsError(f"train.pretrained: timm has no weights for {name}. Set it to false.")
-    size: dict[str, Any] = {"img_size": view_size_px} if about and about.fixed_input_size else {}
+    more: dict[str, Any] = {"img_size": view_size_px} if about and about.fixed_input_size else {}
+    if isinstance(pretrained, Path):
+        if pretrained.suffix != ".safetensors" or not pretrained.is_file():
+            raise SettingsError(f"{pretrained}: expected a .safetensors file of timm's weights of {name}.")
+        more["pretrained_cfg_overlay"] = {"file": str(pretrained)}
+        _check_weights(pretrained, name)
     try:
         network: nn.Module = timm.create_model(
-            name, pretrained=pretrained, in_chans=num_channels, num_classes=0, **size
+            name, pretrained=bool(pretrained), in_chans=num_channels, num_classes=0, **more
         )
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        raise SettingsError(f"{pretrained}: not timm's weights of {name} ({str(error).splitlines()[0]}).") from error
     except OSError as error:
         raise MachineError(
             f"timm's weights of {name} cannot be fetched ({error}). Go online, or set train.pretrained: false."
@@ -139,10 +149,61 @@ def _build_timm(name: str, num_channels: int, view_size_px: int, pretrained: boo
     return network.train()
 
 
+def _check_weights(path: Path, name: str) -> None:
+    """Refuse a file that lacks weights of the model: timm would leave those as they were drawn."""
+    wanted = set(timm.create_model(name, num_classes=0).state_dict())
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            missing = sorted(key for key in wanted - set(file.keys()) if not key.endswith("num_batches_tracked"))
+    except safetensors.SafetensorError as error:
+        raise SettingsError(f"{path}: not a safetensors file ({error}).") from error
+    if missing:
+        raise SettingsError(
+            f"{path}: not timm's weights of {name}: lacks {len(missing)} of {len(wanted)} tensors, "
+            f"{list_some(missing)}."
+        )
+
+
 def _refuse_size(name: str, view_size_px: int, error: Exception) -> SettingsError:
     return SettingsError(
         f"train.view_size_px: {name} does not take views of {view_size_px} px ({error}). Choose another size."
     )
+
+
+class Standardised(nn.Module):
+    """A network that was trained on standardised pictures, shown intensities 0..1."""
+
+    def __init__(self, network: nn.Module, mean: float, deviation: float) -> None:
+        super().__init__()
+        self.network = network
+        self.num_features = network.num_features
+        self.mean, self.deviation = mean, deviation
+
+    def forward(self, views: Float[Tensor, "cell channel height width"]) -> Float[Tensor, "cell feature"]:
+        """Embed views."""
+        features: Tensor = self.network((views - self.mean) / self.deviation)
+        return features
+
+
+def build_imagenet(name: str, num_channels: int, *, weights: Path | None = None) -> tuple[nn.Module, int]:
+    """Build a timm model with its ImageNet weights, for pictures with any number of channels; and its view's size, px.
+
+    Colours mean nothing here, so every channel is standardised by the mean of the three colours' statistics, and the
+    first layer is adapted as timm does.
+
+    Raises
+    ------
+    SettingsError
+        timm has no such model or no weights of it, or the file does not hold them.
+    MachineError
+        The weights cannot be fetched.
+    """
+    about = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    size_px = int(about.input_size[-1]) if about else 224
+    network = build_backbone(name, num_channels, view_size_px=size_px, pretrained=weights or True)
+    assert about is not None  # build_backbone has refused other names
+    mean, deviation = sum(about.mean) / len(about.mean), sum(about.std) / len(about.std)
+    return Standardised(network, mean, deviation), size_px
 
 
 def build_projection(num_features: int, hidden: int, num_outputs: int) -> nn.Module:

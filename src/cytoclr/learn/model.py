@@ -11,16 +11,17 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from cytoclr.config import TrainSettings
+from cytoclr.config import EmbedSettings, TrainSettings
 from cytoclr.data.crops import CropStore
 from cytoclr.errors import DamagedError, DataError, SettingsError
 from cytoclr.learn.draws import derive_seed
-from cytoclr.learn.encoder import build_backbone, build_projection
+from cytoclr.learn.encoder import build_backbone, build_imagenet, build_projection
 from cytoclr.storage import open_atomic, read_json, write_json, write_text
 
 __all__ = [
     "Encoder",
     "ModelDescription",
+    "build_imagenet_encoder",
     "build_untrained_encoder",
     "build_untrained_networks",
     "describe_model",
@@ -97,6 +98,19 @@ def build_untrained_encoder(settings: TrainSettings, num_channels: int, seed: in
     """
     backbone, _ = build_untrained_networks(settings, num_channels, seed=seed)
     return Encoder(backbone.eval(), settings.view_size_px, settings.transform)
+
+
+def build_imagenet_encoder(settings: EmbedSettings, num_channels: int, transform: Literal["sqrt", "linear"]) -> Encoder:
+    """Build the encoder that ImageNet's pictures have made, as `settings.imagenet` names it.
+
+    Raises
+    ------
+    SettingsError, MachineError
+        As `cytoclr.learn.encoder.build_imagenet`.
+    """
+    assert settings.imagenet is not None
+    network, view_size_px = build_imagenet(settings.imagenet, num_channels, weights=settings.imagenet_weights)
+    return Encoder(network.eval(), view_size_px, transform)
 
 
 def _load_weights(backbone: nn.Module, source: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cytoclr.report.wording import FEATURES, format_count, format_percent
+from cytoclr.report.wording import FEATURES, format_count, format_mean, format_percent
 
 __all__ = [
     "MEASURES",
@@ -56,18 +56,19 @@ class Figure:
 
 @dataclass(frozen=True)
 class Measure:
-    """A column: its key in ``scores.json``, its heading, and what kind of number it is."""
+    """A column: its key in ``scores.json``, its heading, what kind of number it is, and both in short."""
 
     key: str
     name: str
     kind: str
+    short: str
 
 
 MEASURES = (
-    Measure("activity", "Replicates against controls", "mAP"),
-    Measure("replicating", "Replicating", "percent of treatments"),
-    Measure("matching", "Matching", "percent of treatments"),
-    Measure("consistency", "Mechanisms", "mAP"),
+    Measure("activity", "Replicates against controls", "mAP", "Replicates, mAP"),
+    Measure("replicating", "Percent replicating", "of treatments", "Percent replicating"),
+    Measure("matching", "Percent matching", "of treatments", "Percent matching"),
+    Measure("consistency", "Mechanisms", "mAP", "Mechanisms, mAP"),
 )
 
 
@@ -78,6 +79,12 @@ class MeasureRow:
     features: str
     name: str
     figures: tuple[Figure, ...]
+
+    @property
+    def missing(self) -> str:
+        """Why there is no figure at all, if the reason is one."""
+        reasons = {figure.missing for figure in self.figures}
+        return reasons.pop() if len(reasons) == 1 else ""
 
 
 def list_measures(scores: Mapping[str, Any]) -> list[MeasureRow]:
@@ -113,9 +120,9 @@ def _say_missing(key: str, scores: Mapping[str, Any]) -> str:
 def _show_precision(of: Mapping[str, Any], verdict: str, noun: str) -> Figure:
     return Figure(
         of["map"],
-        _format_mean(of["map"]),
+        format_mean(of["map"]),
         cases=f"{format_count(of[verdict])} of {format_count(of['total'])} {noun} {verdict}",
-        more=f"{_format_mean(of['normalised_map'])} where chance is 0",
+        more=f"{format_mean(of['normalised_map'])} where chance\N{NO-BREAK SPACE}is\N{NO-BREAK SPACE}0",
     )
 
 
@@ -130,10 +137,6 @@ _FIGURES: dict[str, Callable[[Mapping[str, Any]], Figure]] = {
     "matching": lambda of: _show_share(of, "matching"),
     "consistency": lambda of: _show_precision(of, "consistent", "mechanisms"),
 }
-
-
-def _format_mean(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
 
 
 def explain_measures(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -239,12 +242,11 @@ def list_probes(scores: Mapping[str, Any]) -> list[ProbeRow]:
 
 
 def _show_probe(of: Mapping[str, Any]) -> Figure:
-    kinds = "batches" if of["held_out"] == "batch" else f"{of['held_out']}s"
+    num_groups = of["num_groups_train"] + of["num_groups_test"]
     return Figure(
         of["balanced_accuracy"],
         format_percent(of["balanced_accuracy"]),
-        cases=f"{format_count(of['num_groups_test'])} of {format_count(of['num_groups_train'] + of['num_groups_test'])} "
-        f"{kinds} held out",
+        cases=f"{format_count(of['num_groups_test'])} of {format_count(num_groups)} held out",
         more=f"chance {format_percent(of['chance'])}",
         chance=of["chance"],
     )
@@ -259,6 +261,6 @@ def describe_geometry(scores: Mapping[str, Any]) -> str:
     if of["effective_rank"] is None:
         return f"{wells} are all the same: the encoder has collapsed."
     return (
-        f"{wells} spread over some {of['effective_rank']:.1f} independent directions (effective rank) of "
-        f"{format_count(of['num_features'])} features; an encoder that has collapsed would be near 1."
+        f"{wells} spread over {of['effective_rank']:.1f} independent directions (their effective rank, of "
+        f"{format_count(of['num_features'])} features); those of an encoder that has collapsed would be near 1."
     )

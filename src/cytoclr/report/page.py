@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -17,7 +17,7 @@ from cytoclr.config import ReportSettings
 from cytoclr.errors import DataError
 from cytoclr.progress import Progress, Silent
 from cytoclr.report.contents import ReportInputs, collect_data, collect_facts
-from cytoclr.report.wording import format_count, format_interval, format_percent
+from cytoclr.report.wording import format_count, format_interval, format_mean, format_percent
 from cytoclr.storage import write_text
 from cytoclr.tables import CELLS, MECHANISMS, TREATMENT_PROFILES, WELL_PROFILES, check_table
 
@@ -118,6 +118,12 @@ def _read_part(name: str) -> str:
     return (resources.files("cytoclr.report") / name).read_text(encoding="utf-8")
 
 
+def _or_dash(value: float | None, write: str) -> str:
+    """Write a number in one of the page's ways; a dash where there is none."""
+    ways: dict[str, Callable[[float], str]] = {"mean": format_mean, "percent": format_percent, "rank": "{:.1f}".format}
+    return "–" if value is None else ways[write](value)
+
+
 @cache
 def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -127,5 +133,7 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(count=format_count, percent=format_percent, interval=format_interval)
+    environment.filters.update(
+        count=format_count, percent=format_percent, interval=format_interval, mean=format_mean, or_dash=_or_dash
+    )
     return environment

@@ -344,7 +344,6 @@ const COLUMNS = {
   similarity: { label: "Similarity", of: (match) => match.similarity },
   right: { label: "Result", of: (match) => (match.right ? 0 : 1) },
 };
-const predictionOf = (match) => match.predicted;
 /** Right or wrong; and what was voted for, where that is not the nearest neighbour's own mechanism. */
 const describeVerdict = (match) =>
   match.predicted === match.neighbour.mechanism
@@ -368,7 +367,7 @@ function startMechanisms() {
 
 function drawConfusion() {
   const lines = matches[table.score];
-  const names = [...new Set(lines.flatMap((match) => [COLUMNS.mechanism.of(match), predictionOf(match)]))];
+  const names = [...new Set(lines.flatMap((match) => [COLUMNS.mechanism.of(match), match.predicted]))];
   names.sort(compareNames);
   const heads = names.map((name) => make("th", { scope: "col" }, make("span", {}, named(name))));
   const head = make("tr", {}, make("td"), ...heads, make("th", { scope: "col", class: "total" }, "right"));
@@ -376,14 +375,14 @@ function drawConfusion() {
     const own = lines.filter((match) => COLUMNS.mechanism.of(match) === truth);
     const cells = names.map((found) => makeCount(own, truth, found));
     const right = own.filter((match) => match.right).length;
-    const total = make("td", { class: "total" }, ...(own.length ? [make("b", {}, String(right)), ` of ${own.length}`] : ["–"]));
+    const total = make("td", { class: "total" }, ...(own.length ? [make("strong", {}, String(right)), ` of ${own.length}`] : ["–"]));
     return make("tr", {}, make("th", { scope: "row" }, named(truth)), ...cells, total);
   });
   byId("confusion").replaceChildren(make("thead", {}, head), make("tbody", {}, ...rows));
 }
 
 function makeCount(own, truth, found) {
-  const count = own.filter((match) => predictionOf(match) === found).length;
+  const count = own.filter((match) => match.predicted === found).length;
   if (!count) return make("td", { class: "none" }, "·");
   const label = `${count} of ${own.length} ${truth} found ${found}`;
   const chosen = table.only?.truth === truth && table.only?.found === found;
@@ -405,7 +404,7 @@ function showOnly(only) {
 function drawMatches() {
   const { of } = COLUMNS[table.sort];
   const lines = matches[table.score].filter(
-    (match) => !table.only || (COLUMNS.mechanism.of(match) === table.only.truth && predictionOf(match) === table.only.found),
+    (match) => !table.only || (COLUMNS.mechanism.of(match) === table.only.truth && match.predicted === table.only.found),
   );
   const order = (one, other) => (typeof of(one) === "number" ? of(one) - of(other) : compareNames(of(one), of(other)));
   lines.sort((one, other) => (table.up ? order(one, other) : order(other, one)));

@@ -18,6 +18,7 @@ __all__ = [
     "describe_training",
     "format_count",
     "format_interval",
+    "format_mean",
     "format_percent",
     "list_scores",
     "list_stamps",
@@ -119,6 +120,15 @@ def format_interval(interval: Sequence[float]) -> str:
     return f"{100 * low:.0f}–{100 * high:.0f}\N{NO-BREAK SPACE}%"
 
 
+def format_mean(value: float) -> str:
+    """Write a mean with two decimals and a true minus.
+
+    >>> format_mean(-0.264)
+    '−0.26'
+    """
+    return f"{value:.2f}".replace("-", "−")
+
+
 @dataclass(frozen=True)
 class ScoreRow:
     """The two scores of one kind of features, None where a score could not be had; and what its model was told."""
@@ -195,19 +205,24 @@ def say_verdict(scores: Mapping[str, Any]) -> list[str]:
     if score.get("chance"):
         sentences.append(_compare_with_chance(score["chance"]))
     told = [c for c in scores.get("comparisons") or [] if c["a"] == "trained" and c["score"] == name]
-    return sentences + [_compare(comparison, scores) for comparison in told]
+    sentences += [_compare(comparison, scores) for comparison in told]
+    if told and (leak := _find_leak(scores)):
+        sentences.append(f"All these comparisons leak: this model was told {leak}.")
+    return sentences
 
 
 def _say_right(protocol: Mapping[str, Any], score: str) -> str:
     """Say what it is to be right, as ``the most similar profile of another compound has the same mechanism``."""
-    where = "of another compound"
-    if score == "nscb":
-        exact = protocol.get("shared_batches", "exclude") in ("exclude", "recompute")
-        where += " in another batch" if exact else ", its batch as the protocol has it,"
     neighbours = protocol.get("neighbours", 1)
+    other = "another compound" if neighbours == 1 else "other compounds"
+    where = f"of {other}"
+    if score == "nscb" and protocol.get("shared_batches", "exclude") in ("exclude", "recompute"):
+        where += " in another batch" if neighbours == 1 else " in other batches"
+    elif score == "nscb":
+        where = f"that the protocol admits of {other}"
     if neighbours == 1:
         return f"the most similar profile {where} has the same mechanism"
-    return f"the {neighbours} most similar profiles {where.replace('another compound', 'other compounds')} vote for the same mechanism"
+    return f"the {neighbours} most similar profiles {where} vote for the same mechanism"
 
 
 def _compare_with_chance(chance: Mapping[str, float]) -> str:
@@ -228,15 +243,9 @@ def _compare(comparison: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
     else:
         direction = "above" if comparison["verdict"] == "a" else "below"
         sentence = f"It is {100 * abs(gain):.0f} points {direction} {other} ({about})."
-    return sentence + _say_leak(comparison, scores)
-
-
-def _say_leak(comparison: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
-    if not comparison.get("leaks"):
-        return ""
-    own, other = _find_leak(scores), _find_leak((scores.get("baselines") or {}).get(comparison["b"]) or {})
-    told = [f"{who} was told {what}" for who, what in (("this model", own), ("the other", other)) if what]
-    return f" This comparison leaks: {' and '.join(told) or 'a model was told what the score asks for'}."
+    if comparison["leaks"] and (leak := _find_leak(scores["baselines"][name])):
+        sentence += f" This comparison leaks: the other was told {leak}."
+    return sentence
 
 
 def _points(difference: float) -> str:
@@ -253,7 +262,7 @@ def describe_normalisation(normalisation: str | None) -> str:
     """
     if not normalisation:
         return ""
-    known: Mapping[str, str] = NORMALISATIONS
+    known = {str(name): clause for name, clause in NORMALISATIONS.items()}
     steps = [known.get(name, f"profiles are normalised by {name}") for name in normalisation.split(", ")]
     if len(steps) == 1:
         return steps[0][0].upper() + steps[0][1:] + "."
@@ -330,9 +339,13 @@ def describe_selection(selection: Mapping[str, Any] | None) -> list[str]:
         ]
     gaps = [(name.upper(), gap) for name, gap in selection["oracle_gap"].items() if gap is not None]
     for name, gap in gaps:
-        better = f"epoch {gap['epoch']} would have had the best {name}: {format_percent(gap['score'])}, "
-        better += f"{100 * gap['gap']:.1f} points above that of epoch {epoch}"
-        sentences.append(f"In hindsight {better if gap['gap'] > 0 else f'no measured epoch has a higher {name}'}.")
+        if gap["gap"] > 0:
+            sentences.append(
+                f"In hindsight, epoch {gap['epoch']} would have had the best {name}: {format_percent(gap['score'])}, "
+                f"{100 * gap['gap']:.1f} points above."
+            )
+    if best := [name for name, gap in gaps if gap["gap"] <= 0]:
+        sentences.append(f"In hindsight, no measured epoch has a higher {' or '.join(best)}.")
     if not gaps:
         sentences.append("What hindsight would have given is not known: the epochs were not scored.")
     return sentences

@@ -1,0 +1,56 @@
+"""Tables on disk: what is read of them, and what is refused."""
+
+import gzip
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cytoclr.data.files import read_any_table, read_texts
+from cytoclr.errors import DataError
+from cytoclr.tables import feature_columns
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"a;b\n1;2,5\n", "separated by semicolons. Expected commas"),
+        (b"a;b\n1;2\n", "separated by semicolons. Expected commas"),
+        (b"a\tb\n1\t2\n", "separated by tabs"),
+        (b"a,b\n0,30,x\n", r"more cells than its header has names \(2\)"),
+        ("a,b\ncafé,1\n".encode("cp1252"), "not UTF-8 text .* Save it as CSV UTF-8"),
+    ],
+)
+def test_other_kinds_of_csv_are_refused(tmp_path: Path, content: bytes, match: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=match):
+        read_texts(path)
+
+
+def test_damaged_and_other_archives_are_refused(tmp_path: Path) -> None:
+    whole = gzip.compress(b"a,b\n" + b"1,2\n3,4\n" * 40)
+    for name, content in {"a.csv.gz": whole[:16] + bytes(12) + whole[28:], "a.csv.zip": b"PK\x03\x04\xff"}.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=re.escape(name)):
+            read_texts(path)
+    parquet = tmp_path / "a.parquet"
+    parquet.write_bytes(b"x")
+    with pytest.raises(DataError, match=r"a.parquet: not a readable Parquet table") as caught:
+        read_any_table(parquet)
+    assert "Delete it" not in str(caught.value)
+
+
+def test_columns_without_a_name_are_left_out(tmp_path: Path) -> None:
+    pd.DataFrame({"a": ["1"], "b": ["2"]}).to_csv(tmp_path / "index.csv")
+    assert list(read_texts(tmp_path / "index.csv").columns) == ["a", "b"]
+
+
+def test_metadata_stay_texts_and_empty_cells_do_not_make_a_feature_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "wells.csv"
+    path.write_text("Metadata_Plate,Metadata_Well,A,B,C,D\n00123,B02,1,NA,,x\n00123,B03,2,3,,4\n")
+    table = read_any_table(path)
+    assert table["Metadata_Plate"].tolist() == ["00123", "00123"]
+    assert feature_columns(table) == ["A", "B"]
