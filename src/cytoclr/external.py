@@ -89,11 +89,11 @@ def evaluate_table(
     if (out / "config.yaml").exists():
         raise SettingsError(f"{out}: holds a run, whose scores would be lost. Choose another --out.")
     profile_settings, evaluate_settings = profile_settings or ProfileSettings(), evaluate_settings or EvaluateSettings()
-    about = _read_screen(screen, columns, controls, positive_controls, batch_pattern)
-    table = _join(
-        read_profiles(profiles, columns=columns), about, str(profiles), controls, positive_controls, batch_pattern
-    )
-    known = None if mechanisms is None else read_mechanisms(mechanisms)
+    told = _assign_columns(columns or {}, profiles=profiles, screen=screen, mechanisms=mechanisms)
+    about = _read_screen(screen, told["screen"], controls, positive_controls, batch_pattern)
+    table = read_profiles(profiles, columns=told["profiles"])
+    table = _join(table, about, str(profiles), controls, positive_controls, batch_pattern)
+    known = None if mechanisms is None else read_mechanisms(mechanisms, columns=told["mechanisms"])
     fitted = None if normaliser is None else read_normaliser(normaliser)
     profiled = profile_wells(table, profile_settings, normaliser=fitted)
     normalisation = name_normalisation(profiled.normaliser.methods)
@@ -124,6 +124,29 @@ def evaluate_table(
         write_json(out / "provenance.json", {"inputs": {name: _hash(path) for name, path in inputs.items()}})
         write_json(out / "scores.json", {**scores, "profiles_report": profiled.report})
     return scores
+
+
+def _assign_columns(columns: Mapping[str, str], **tables: Path | None) -> dict[str, dict[str, str]]:
+    """Tell each table's reader those of the named columns that the table has; refuse a name that none has."""
+    from cytoclr.data.columns import MECHANISM_FIELDS, WELL_FIELDS
+    from cytoclr.data.files import read_header
+
+    headers = {name: [] if path is None else read_header(path) for name, path in tables.items()}
+    told: dict[str, dict[str, str]] = {name: {} for name in tables}
+    for word, column in columns.items():
+        having = [name for name, header in headers.items() if column in header]
+        # a folder, or a file with its names inside, is asked itself
+        having += ["profiles"] if not headers["profiles"] else []
+        takers = [name for name in having if word in (MECHANISM_FIELDS if name == "mechanisms" else WELL_FIELDS)]
+        if not takers:
+            raise SettingsError(
+                f"--column {word}={column}: "
+                + (f"no table has {column}." if not having else f"{word} is not a field of {' or '.join(having)}.")
+                + f" Known fields: {', '.join(dict.fromkeys([*WELL_FIELDS, *MECHANISM_FIELDS]))}."
+            )
+        for name in takers:
+            told[name][word] = column
+    return told
 
 
 def _hash(path: Path | None) -> str | None:

@@ -362,3 +362,17 @@ def test_cells_join_their_wells(tiny_screen: Path) -> None:
         join_wells(read_profiles(path), screen, str(path))
     with pytest.raises(DataError, match=r"its plate map: the well profiles table lacks the columns? Metadata_Batch"):
         join_wells(read_profiles(path), screen.drop(columns="Metadata_Batch"), str(path))
+
+
+def test_a_folder_of_tables_is_one_table_whichever_plates_they_hold(tmp_path: Path) -> None:
+    rows = [f"{plate},{well},{number}.5" for plate in ("1", "2") for number, well in enumerate(("A01", "A02", "A03"))]
+    whole = tmp_path / "whole.csv"
+    whole.write_text("\n".join(["Metadata_Plate,Metadata_Well,Cells_A", *rows]))
+    folder = tmp_path / "plates"
+    folder.mkdir()
+    for name, part in (("a.csv", rows[:2]), ("b.csv", rows[2:])):  # plate 1 lies in both
+        (folder / name).write_text("\n".join(["Metadata_Plate,Metadata_Well,Cells_A", *part]))
+    pd.testing.assert_frame_equal(read_profiles(folder), read_profiles(whole))
+    (folder / "c.csv").write_text("Metadata_Plate,Metadata_Well,Cells_B\n3,A01,1\n")
+    with pytest.raises(DataError, match=r"c\.csv: has other columns than a\.csv beside it, 2 differ: Cells_A, Cells_B"):
+        read_profiles(folder)

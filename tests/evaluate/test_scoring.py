@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from cytoclr.config import ProfileSettings, ProtocolChanges, ProtocolName
 from cytoclr.errors import DataError
 from cytoclr.evaluate import PROTOCOLS, Protocol, annotate_treatments, score_nsc, score_nscb, summarise
+from cytoclr.mechanisms import join_mechanisms
 from cytoclr.profiles import aggregate_wells, profile_wells
-from cytoclr.tables import MECHANISM, TREATMENT, feature_columns, feature_matrix, join_mechanisms
+from cytoclr.tables import MECHANISM, TREATMENT, feature_columns, feature_matrix
 
 MEAN = PROTOCOLS["treatment-mean"]
 

@@ -266,6 +266,13 @@ def test_doses_are_compared_to_six_digits(tmp_path: Path, inputs: ReportInputs) 
     assert all(point["mechanism"] for point in page.data["treatments"])
 
 
+def test_a_mechanism_may_hold_for_every_concentration(tmp_path: Path, inputs: ReportInputs) -> None:
+    assert inputs.mechanisms is not None
+    by_compound = inputs.mechanisms.drop_duplicates("Metadata_Compound").assign(Metadata_Concentration=float("nan"))
+    page = write(tmp_path / "report.html", replace(inputs, mechanisms=by_compound))
+    assert all(point["mechanism"] for point in page.data["treatments"])
+
+
 def test_points_own_the_cells_shown_with_them(page: Page, inputs: ReportInputs) -> None:
     wells = page.data["wells"]
     assert len(wells) == len(inputs.wells)

@@ -6,7 +6,7 @@ otherwise nothing but features.
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,9 @@ __all__ = ["is_image_table", "join_wells", "read_profiles", "read_wells"]
 
 logger = logging.getLogger(__name__)
 
+#: Names of tables in a folder end so.
+_TABLES = (".parquet", ".csv", ".csv.gz", ".h5ad")
+
 #: CellProfiler's numbers of images, and measurements of whole images: none is a feature of a well's cells.
 _OF_IMAGES = re.compile(r"(Image|Object|Table)Number|Image_.*")
 #: CellProfiler's columns that say which object a cell is and where it lies, not how it looks.
@@ -54,8 +57,9 @@ def read_profiles(path: Path, *, columns: Mapping[str, str] | None = None) -> pd
     ----------
     path
         By its name: Parquet (``.parquet``); AnnData (``.h5ad``: ``obs`` are metadata, ``X`` the features); a folder of
-        DeepProfiler's features (``PLATE/WELL/SITE.npz``, ``PLATE/WELL_SITE.npz`` or ``PLATE_WELL_SITE.npz``, one row a
-        cell); anything else is read as CSV, plain or gzipped.
+        such tables with the same columns, as one a plate; a folder of DeepProfiler's features (``PLATE/WELL/SITE.npz``,
+        ``PLATE/WELL_SITE.npz`` or ``PLATE_WELL_SITE.npz``, one row a cell); anything else is read as CSV, plain or
+        gzipped.
     columns
         The table's own name of ``plate``, ``well``, ``site``, ``batch``, ``compound``, ``concentration`` (in µM: its
         numbers are taken as they stand), ``control_type`` or ``num_cells``, as
@@ -190,10 +194,27 @@ def join_wells(profiles: pd.DataFrame, wells: pd.DataFrame, source: str) -> pd.D
 def _read_rows(path: Path, told: Mapping[str, str]) -> pd.DataFrame:
     """Read a file or folder of any kind as it stands, its column names each once."""
     if path.is_dir():
-        return read_deepprofiler(path)
+        tables = sorted(file for file in path.iterdir() if file.name.endswith(_TABLES))
+        return _read_tables(tables, told) if tables else read_deepprofiler(path)
     if path.suffix == ".h5ad":
         return read_h5ad(path)
     return read_with_fields(path, WELL_FIELDS, told=told)
+
+
+def _read_tables(paths: Sequence[Path], told: Mapping[str, str]) -> pd.DataFrame:
+    """Read tables of one kind, as one a plate, as one table."""
+    frames: list[pd.DataFrame] = []
+    for path in paths:
+        frame = _read_rows(path, told)
+        differing = sorted(set(frame.columns) ^ set(frames[0].columns if frames else frame.columns))
+        if differing:
+            raise DataError(
+                f"{path}: has other columns than {paths[0].name} beside it, {len(differing)} differ: "
+                f"{list_some(differing)}. Expected the tables of a folder to have the same."
+            )
+        frames.append(frame)
+    logger.info("%s: read %d tables as one", paths[0].parent, len(frames))
+    return pd.concat(frames, ignore_index=True)
 
 
 def _read_metadata(frame: pd.DataFrame, found: Mapping[Field, str], path: Path) -> pd.DataFrame:

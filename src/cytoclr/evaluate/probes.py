@@ -12,8 +12,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cytoclr.evaluate.treatments import join_mechanisms
 from cytoclr.grouping import check_features
+from cytoclr.mechanisms import join_mechanisms
 from cytoclr.tables import EMBEDDINGS, MECHANISM, WELL, check_table, feature_columns, is_control
 
 __all__ = ["Classifier", "HeldOut", "probe_mechanisms"]

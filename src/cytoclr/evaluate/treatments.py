@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from cytoclr.errors import DataError
 from cytoclr.evaluate.protocols import Protocol
 from cytoclr.grouping import check_features, reduce_features
+from cytoclr.mechanisms import join_mechanisms
 from cytoclr.tables import (
     MECHANISM,
     TREATMENT,
@@ -19,14 +20,13 @@ from cytoclr.tables import (
     feature_columns,
     feature_matrix,
     is_control,
-    join_mechanisms,
     round_concentrations,
     select_enough_cells,
     sort_naturally,
     treatment_names,
 )
 
-__all__ = ["AnnotatedTreatments", "annotate_treatments", "join_mechanisms"]
+__all__ = ["AnnotatedTreatments", "annotate_treatments"]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pandas as pd
 from cytoclr.config import ReportSettings
 from cytoclr.data.crops import CropStore
 from cytoclr.errors import DataError
+from cytoclr.mechanisms import join_mechanisms
 from cytoclr.progress import Progress
 from cytoclr.report.cells import choose_hues, draw_cells, make_strips, pack_tiles
 from cytoclr.report.maps import MIN_POINTS, Layout, lay_out_profiles
@@ -218,12 +219,11 @@ def _mechanisms_of(frame: pd.DataFrame, mechanisms: pd.DataFrame | None) -> np.n
     """Mechanism of each row's treatment; None where it is not known."""
     if mechanisms is None:
         return np.full(len(frame), None, dtype=object)
-    known = {
-        _round_dose(compound, dose): mechanism
-        for compound, dose, mechanism in mechanisms[[*TREATMENT, MECHANISM]].itertuples(index=False)
-    }
-    pairs = zip(frame["Metadata_Compound"], frame["Metadata_Concentration"], strict=True)
-    return np.array([known.get(_round_dose(*pair)) for pair in pairs], dtype=object)
+    treatments = frame[TREATMENT].drop_duplicates()
+    known = treatments.assign(**{MECHANISM: join_mechanisms(treatments, mechanisms)[MECHANISM].to_numpy()})
+    found = frame[TREATMENT].merge(known, on=TREATMENT, how="left")[MECHANISM].astype(object)
+    result: np.ndarray = found.where(found.notna(), None).to_numpy()
+    return result
 
 
 def _round_dose(compound: str, dose: float) -> tuple[str, float]:
