@@ -17,7 +17,9 @@ import yaml
 
 from cytoclr.config import check_settings
 from cytoclr.data.crops import CropStore
-from cytoclr.pipeline import run
+from cytoclr.data.profiles import read_profiles
+from cytoclr.errors import DataError, SettingsError
+from cytoclr.pipeline import export, run
 from cytoclr.storage import Manifest, read_table
 from cytoclr.tables import feature_columns
 
@@ -155,6 +157,27 @@ def test_other_encoders_and_tables_are_baselines(config: Path, copy: Path, tmp_p
     assert list(baselines) == ["untrained", "intensities", "imagenet", "cell-count", "theirs"]
     assert baselines["theirs"]["nsc"] == baselines["untrained"]["nsc"]
     assert (copy / "baselines/imagenet.parquet").is_file()
+
+
+def test_profiles_go_out_for_other_programs(finished: Path, tmp_path: Path) -> None:
+    anndata = pytest.importorskip("anndata")
+    wells = read_table(finished / "profiles/well.parquet")
+    export(finished, tmp_path / "wells.h5ad")
+    data = anndata.read_h5ad(tmp_path / "wells.h5ad")
+    np.testing.assert_array_equal(data.X, wells[feature_columns(wells)])
+    assert json.loads(data.uns["cytoclr"])["normalisation"] == "plate-zscore"
+    for name, level, features in (
+        ("cells.parquet", "cell", "untrained"),
+        ("sites.csv.gz", "site", "trained"),
+        ("plain.csv", "unnormalised", "intensities"),
+    ):
+        assert len(read_profiles(export(finished, tmp_path / name, level=level, features=features))) > 0
+    with pytest.raises(SettingsError, match=r"exists\. Choose another name"):
+        export(finished, tmp_path / "plain.csv")
+    with pytest.raises(SettingsError, match=r"expected a name that ends in \.h5ad"):
+        export(finished, tmp_path / "wells.xls")
+    with pytest.raises(DataError, match=r"profiles/none/well\.parquet: no such table"):
+        export(finished, tmp_path / "none.csv", features="none")
 
 
 def wait_for(process: subprocess.Popen[str], out: Path, pattern: str) -> None:

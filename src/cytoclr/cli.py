@@ -158,7 +158,7 @@ def compare(
     """Compare the scores of two runs, paired by treatment; differences inside the noise are not ranked."""
 
     def work() -> None:
-        from cytoclr.pipeline import compare as compare_runs
+        from cytoclr.results import compare as compare_runs
         from cytoclr.storage import write_json
 
         found = compare_runs(first, second)
@@ -166,6 +166,30 @@ def compare(
         if out is not None:
             write_json(out, found)
             typer.echo(f"compare  {out}")
+
+    _start_log(debug)
+    _guard(work, debug)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run, or the folder of a table's scores.")],
+    out: Annotated[Path, typer.Argument(help="The file to write: .h5ad, .parquet or .csv.gz.")],
+    level: Annotated[str, typer.Option(help="cell, site, well, treatment, or unnormalised (wells).")] = "well",
+    features: Annotated[str, typer.Option(help="trained, or a baseline: untrained, intensities …")] = "trained",
+    debug: Debug = False,
+) -> None:
+    """Write profiles to one file for other programs: AnnData, pycytominer, copairs."""
+
+    def work() -> None:
+        from typing import get_args
+
+        from cytoclr.results import Level
+        from cytoclr.results import export as export_profiles
+
+        if level not in get_args(Level):
+            _refuse(f"--level {level}: expected one of {', '.join(get_args(Level))}.")
+        typer.echo(f"export   {export_profiles(run, out, level=level, features=features)}")  # type: ignore[arg-type]
 
     _start_log(debug)
     _guard(work, debug)

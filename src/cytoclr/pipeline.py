@@ -32,8 +32,18 @@ from cytoclr.config import (
 from cytoclr.errors import DataError, MachineError, SettingsError, list_some
 from cytoclr.external import evaluate_table, read_baselines
 from cytoclr.progress import Progress, Silent
+from cytoclr.results import TRAINED, compare, embeddings_path, export, profile_path
 from cytoclr.stages import StageFolder
-from cytoclr.storage import Manifest, hash_file, hold_run, read_json, read_table, write_json, write_table, write_text
+from cytoclr.storage import (
+    Manifest,
+    hash_file,
+    hold_run,
+    read_json,
+    read_table,
+    write_json,
+    write_table,
+    write_text,
+)
 from cytoclr.tables import EMBEDDINGS, check_table, is_control
 
 if TYPE_CHECKING:
@@ -42,7 +52,19 @@ if TYPE_CHECKING:
     from cytoclr.learn import Encoder
     from cytoclr.learn.train import Probe
 
-__all__ = ["STAGES", "compare", "crop", "embed", "evaluate", "evaluate_table", "profile", "report", "run", "train"]
+__all__ = [
+    "STAGES",
+    "compare",
+    "crop",
+    "embed",
+    "evaluate",
+    "evaluate_table",
+    "export",
+    "profile",
+    "report",
+    "run",
+    "train",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +82,6 @@ STAGES: dict[Stage, int] = {
     "report": 2,
 }
 
-#: The encoder that was trained; what it must beat is profiled and scored alike.
-TRAINED = "trained"
 #: By one of these a run folder is known, wherever it was stopped.
 _MARKS = ("config.yaml", "manifests", "unfinished", ".lock")
 
@@ -136,47 +156,6 @@ def profile(settings: Settings, out: Path, *, progress: Progress | None = None) 
 def evaluate(settings: Settings, out: Path, *, progress: Progress | None = None) -> Path:
     """Run up to the scores. See `run`."""
     return run(settings, out, until="evaluate", progress=progress)
-
-
-def compare(first: Path, second: Path, *, seed: int = 0) -> dict[str, Any]:
-    """Compare the scores of two runs, or of two sets of runs that differ in the seed alone, paired by treatment.
-
-    Parameters
-    ----------
-    first, second
-        A run folder, or a folder of `evaluate_table`, or a folder that holds several of either: one a seed.
-    seed
-        Decides bootstraps and permutations.
-
-    Returns
-    -------
-    dict
-        ``a``, ``b`` (what each is); ``nsc``, ``nscb``: see `cytoclr.evaluate.compare_matches`, None where one side
-        has no such score; ``notes``, what a reader must know.
-
-    Raises
-    ------
-    DataError
-        A folder holds no scores, or the two were scored by other protocols or mechanisms.
-    """
-    from cytoclr.evaluate import compare_runs
-
-    sides = [
-        [(read_json(of / "scores.json"), read_table(of / "matches.parquet")) for of in _find_scored(side)]
-        for side in (first, second)
-    ]
-    return compare_runs(sides[0], sides[1], names=(str(first), str(second)), seed=seed)
-
-
-def _find_scored(folder: Path) -> list[Path]:
-    """The folder itself, or those in it that hold scores."""
-    for found in ([folder], sorted(folder.iterdir()) if folder.is_dir() else []):
-        scored = [of for of in found if (of / "scores.json").is_file()]
-        if scored:
-            return scored
-    raise DataError(
-        f"{folder}: holds no scores.json, nor does a folder in it. Expected a run after evaluate, or several of them."
-    )
 
 
 def report(settings: Settings, out: Path, *, progress: Progress | None = None) -> Path:
@@ -354,8 +333,8 @@ class _Run:
             for name in (TRAINED, *self._baselines):
                 profiles = profile(self._read_embeddings(name), settings)
                 for level in ("site", "well", "treatment", "unnormalised"):
-                    write_table(place / _profile_path(name, level), getattr(profiles, level))
-                profiles.normaliser.write((place / _profile_path(name, "")).with_name("normaliser.safetensors"))
+                    write_table(place / profile_path(name, level), getattr(profiles, level))
+                profiles.normaliser.write((place / profile_path(name, "")).with_name("normaliser.safetensors"))
                 told[name] = profiles.report
             return told
 
@@ -498,10 +477,10 @@ class _Run:
         return read_table(self.folder / "cells.parquet")
 
     def _read_embeddings(self, name: str) -> pd.DataFrame:
-        return read_table(self.folder / ("embeddings.parquet" if name == TRAINED else f"baselines/{name}.parquet"))
+        return read_table(self.folder / embeddings_path(name))
 
     def _read_profile(self, name: str, level: str) -> pd.DataFrame:
-        return read_table(self.folder / _profile_path(name, level))
+        return read_table(self.folder / profile_path(name, level))
 
     @cached_property
     def _labels_seen(self) -> LabelsSeen:
@@ -616,10 +595,6 @@ def _probe_treatments(
     cells = read_table(root / "cells.parquet")
     embeddings = embed(CropStore(root / "crops"), cells, encoder, embed_settings, device=device)
     return probe_treatments(embeddings, classifier=settings.classifier, test_fraction=settings.test_fraction, seed=seed)
-
-
-def _profile_path(name: str, level: str) -> str:
-    return f"profiles/{level}.parquet" if name == TRAINED else f"profiles/{name}/{level}.parquet"
 
 
 def _list_profile_warnings(report: Mapping[str, Any]) -> list[str]:
