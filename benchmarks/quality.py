@@ -22,7 +22,7 @@ from cytoclr import pipeline
 from cytoclr.config import EvaluateSettings, Normalisation, ProfileSettings, Settings, VirtualSettings
 from cytoclr.data.screen import read_mechanisms
 from cytoclr.data.virtual import CONTROL
-from cytoclr.evaluate import PROTOCOLS, annotate_treatments, compute_chance, evaluate, score_nscb
+from cytoclr.evaluate import PROTOCOLS, Baseline, annotate_treatments, compute_chance, evaluate, score_nscb
 from cytoclr.profiles import profile
 from cytoclr.storage import read_json, read_table
 from cytoclr.tables import MECHANISM
@@ -77,7 +77,7 @@ def print_others(run: Path, seed: int) -> None:
             EvaluateSettings(probe=False),
             seed=seed,
             normalisation=method,
-            baselines=wells,
+            baselines={name: Baseline(table) for name, table in wells.items()},
         ).scores
         hits = [scores["nscb"]["correct"], *(values["nscb"]["correct"] for values in scores["baselines"].values())]
         gains = [

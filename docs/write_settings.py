@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from typing import get_args
+from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -49,9 +49,17 @@ def write_section(title: str, model: type[BaseModel]) -> Iterator[str]:
             inner[name] = type(field.default)
         elif name != "reader":
             default = "required" if field.default is PydanticUndefined else f"`{show(field.default)}`"
-            yield f"| `{name}` | {default} | {field.description or ''} |"
+            about = [field.description or "", list_choices(field.annotation)]
+            yield f"| `{name}` | {default} | {'; '.join(filter(None, about))} |"
     for name, section in inner.items():
         yield from write_section(f"{title}.{name}", section)
+
+
+def list_choices(annotation: object) -> str:
+    """Name the words that a setting may be, where they are fixed."""
+    if get_origin(annotation) is Literal:
+        return ", ".join(f"`{word}`" for word in get_args(annotation))
+    return ", ".join(filter(None, map(list_choices, get_args(annotation))))
 
 
 def show(value: object) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cytoclr.report.wording import FEATURES, format_count, format_mean, format_percent
+from cytoclr.report.wording import format_count, format_mean, format_percent, name_features
 
 __all__ = [
     "MEASURES",
@@ -93,7 +93,7 @@ def list_measures(scores: Mapping[str, Any]) -> list[MeasureRow]:
     rows = []
     for features, of in found.items():
         figures = tuple(_read_measure(measure.key, of, scores) for measure in MEASURES)
-        rows.append(MeasureRow(features, FEATURES.get(features, features), figures))
+        rows.append(MeasureRow(features, name_features(features), figures))
     return rows
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "format_percent",
     "list_scores",
     "list_stamps",
+    "name_features",
     "name_units",
     "say_verdict",
 ]
@@ -47,12 +48,13 @@ NORMALISATIONS: dict[Normalisation, str] = {
     "broad-notebook": "profiles are whitened on the untreated wells of all plates, and those of every batch aligned "
     "with all, as in the notebooks behind several published figures",
 }
-#: Our own features; tables that a user named keep their names.
+#: Our own features, within a sentence; tables that a user named keep their names.
 FEATURES = {
-    "trained": "Trained encoder",
-    "untrained": "Untrained encoder",
-    "intensities": "Channel intensities",
-    "cell-count": "Cell count",
+    "trained": "trained encoder",
+    "untrained": "untrained encoder",
+    "imagenet": "ImageNet encoder",
+    "intensities": "channel intensities",
+    "cell-count": "cell count",
 }
 LABELS_SEEN: dict[LabelsSeen, str] = {
     "none": "none: it was told nothing of plates, treatments or mechanisms",
@@ -144,7 +146,7 @@ def list_scores(scores: Mapping[str, Any]) -> list[ScoreRow]:
     """Put the trained encoder's scores and its baselines' in the order they are shown."""
     found = {"trained": scores, **(scores.get("baselines") or {})}
     return [
-        ScoreRow(features, FEATURES.get(features, features), of.get("nsc"), of.get("nscb"), _find_leak(of))
+        ScoreRow(features, name_features(features), of.get("nsc"), of.get("nscb"), _find_leak(of))
         for features, of in found.items()
         if of and of.get("nsc")
     ]
@@ -153,6 +155,16 @@ def list_scores(scores: Mapping[str, Any]) -> list[ScoreRow]:
 def _find_leak(of: Mapping[str, Any]) -> str | None:
     told = of.get("labels_seen")
     return str(told) if told in LEAKS else None
+
+
+def name_features(features: str) -> str:
+    """Name what profiles are made of.
+
+    >>> name_features("cell-count"), name_features("efficientnet, fine-tuned")
+    ('Cell count', 'efficientnet, fine-tuned')
+    """
+    words = FEATURES.get(features)
+    return features if words is None else words[0].upper() + words[1:]
 
 
 def name_units(scores: Mapping[str, Any]) -> str:
@@ -235,7 +247,7 @@ def _compare_with_chance(chance: Mapping[str, float]) -> str:
 def _compare(comparison: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
     """Rank the two only where the comparison does; and say if it leaks."""
     name = comparison["b"]
-    other = f"the {FEATURES[name][0].lower()}{FEATURES[name][1:]}" if name in FEATURES else name
+    other = f"the {FEATURES[name]}" if name in FEATURES else name
     gain, (low, high) = comparison["gain"], comparison["interval"]
     about = f"95\N{NO-BREAK SPACE}% interval {_points(low)} to {_points(high)}, p = {comparison['p_value']:.2g}"
     if comparison["verdict"] == "undecided":
