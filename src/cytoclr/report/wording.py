@@ -7,7 +7,6 @@ from typing import Any
 from cytoclr.config import LabelsSeen, Normalisation, SelectBy
 
 __all__ = [
-    "FEATURES",
     "LABELS_SEEN",
     "NORMALISATIONS",
     "ScoreRow",
