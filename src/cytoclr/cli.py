@@ -291,9 +291,10 @@ def _tell_scores(scores: dict[str, Any]) -> None:
                 typer.echo(f"{name.upper():<5} {_describe_score(values[name])}{whose}")
         if values.get("activity"):
             active = values["activity"]
+            low, high = active["interval"]
             typer.echo(
-                f"mAP   {active['map']:.2f} of replicates against controls, {active['active']} of {active['total']} "
-                f"treatments active{whose}"
+                f"mAP   {active['map']:.2f} [{low:.2f}, {high:.2f}] of replicates against controls, chance "
+                f"{active['chance']:.2f}; {active['active']} of {active['total']} treatments active{whose}"
             )
     if scores.get("nsc") is None:
         typer.echo(f"no score: {scores.get('reason') or ' '.join(scores.get('notes', []))}")

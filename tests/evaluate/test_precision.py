@@ -313,3 +313,32 @@ def test_a_gap_is_refused(draw_screen):
     wells.loc[3, "Cells_F1"] = np.nan
     with pytest.raises(DataError, match=r"Cells_F1 is empty or infinite in 1 of .* rows"):
         measure_activity(wells, seed=0)
+
+
+@pytest.mark.parametrize(("wells", "controls"), [(2, 6), (3, 6), (3, 12)])
+def test_what_a_perfect_ranking_is_worth_is_told(draw_screen, wells, controls):
+    """One ranking among all of so many wells is perfect; with few controls that is no evidence."""
+    table, _ = draw_screen(0, effect=50.0, features=30, wells=wells, batches=1)
+    plain = table[table["Metadata_control_type"] == "negcon"]
+    more = pd.concat([plain] * controls, ignore_index=True).assign(
+        Metadata_Well=[f"X{number}" for number in range(controls)]
+    )
+    rng = np.random.default_rng(0)
+    more[feature_columns(more)] = rng.normal(size=(controls, 30))
+    table = pd.concat([table[table["Metadata_control_type"] != "negcon"], more], ignore_index=True)
+    summary, frame = measure_activity(table, seed=0)
+    expected = 1 / math.comb(wells - 1 + controls, controls)
+    np.testing.assert_allclose(frame["least_p_value"], expected, rtol=0.3)
+    assert (frame["p_value"] >= frame["least_p_value"]).all()
+    assert summary["reachable"] == (summary["total"] if expected < 0.05 else 0)
+
+
+def test_the_mean_comes_with_an_interval_and_with_chance(draw_screen):
+    noise, _ = draw_screen(0, mechanisms=6, compounds=6, wells=3, batches=4, features=12)
+    summary, frame = measure_activity(noise, seed=0)
+    low, high = summary["interval"]
+    assert low < summary["map"] < high
+    assert low < summary["chance"] < high
+    shuffled, _ = measure_activity(noise.sample(frac=1, random_state=1), seed=0)
+    assert shuffled == summary
+    assert summary["chance"] == pytest.approx(frame["chance"].mean())

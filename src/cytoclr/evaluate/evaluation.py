@@ -35,7 +35,7 @@ MATCHES = [
     "similarity",
     "correct",
 ]
-ACTIVITY = [*TREATMENT, "map", "p_value", "corrected_p_value", "active"]
+ACTIVITY = [*TREATMENT, "num_wells", "map", "p_value", "least_p_value", "corrected_p_value", "active"]
 #: A model told one of these has seen what the score asks for, or what stands for it.
 LEAKS: tuple[LabelsSeen, ...] = ("treatments", "mechanisms")
 
@@ -147,7 +147,7 @@ def evaluate(
     scores |= by_table[OWN]
     if reason is not None:
         scores["reason"] = reason
-    measured = {name: _measure(table.wells, annotated[name], seed=seed) for name, table in tables.items()}
+    measured = {name: _measure(table, annotated[name], seed=seed) for name, table in tables.items()}
     scores |= measured[OWN][0]
     scores["nuisance"] = {
         "before": None if unnormalised is None else predict_nuisance(select_enough_cells(unnormalised), seed=seed),
@@ -162,9 +162,11 @@ def evaluate(
     }
     scores["comparisons"] = _compare(tables, found, settings, seed)
     scores["notes"] = [reason] if reason is not None else _take_notes(annotated[OWN], found[OWN]["nscb"], scores)
+    scores["notes"] += _note_activity(scores["activity"])
     scores["selection"] = None if selection is None else dict(selection)
     scores["notes"] += [*_note_labels(tables), *_note_selection(selection)]
-    activity = pd.concat([measured[name][1].assign(features=name) for name in tables], ignore_index=True)
+    active = [frame.assign(features=name) for name, (_, frame) in measured.items() if len(frame)]
+    activity = pd.concat(active, ignore_index=True) if active else pd.DataFrame(columns=["features", *ACTIVITY])
     return Evaluation(scores, _tabulate(found, protocol), activity[["features", *ACTIVITY]])
 
 
@@ -207,17 +209,18 @@ def score_treatments(
 
 
 def _measure(
-    wells: pd.DataFrame, treatments: AnnotatedTreatments | None, *, seed: int
+    table: Baseline, treatments: AnnotatedTreatments | None, *, seed: int
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """What is measured of every table: replicates against controls, and mechanisms against each other."""
-    wells = select_enough_cells(check_table(wells, WELL_PROFILES, "well profiles"))
-    activity, by_treatment = measure_activity(wells, seed=seed)
-    measures: dict[str, Any] = {
-        "activity": activity,
-        "replicating": measure_replicability(wells, seed=seed),
-        "consistency": None,
-        "matching": None,
-    }
+    """What is measured of every table: replicates against controls, and mechanisms against each other.
+
+    All of it compares directions, so nothing is measured where profiles have none (`Baseline.metric`).
+    """
+    measures: dict[str, Any] = dict.fromkeys(("activity", "replicating", "consistency", "matching"))
+    if table.metric is not None:
+        return measures, pd.DataFrame(columns=ACTIVITY)
+    wells = select_enough_cells(check_table(table.wells, WELL_PROFILES, "well profiles"))
+    measures["activity"], by_treatment = measure_activity(wells, seed=seed)
+    measures["replicating"] = measure_replicability(wells, seed=seed)
     if treatments is not None and treatments.protocol.level == "treatment":
         measures["consistency"] = measure_consistency(treatments, seed=seed)[0]
         measures["matching"] = measure_matching(treatments, seed=seed)
@@ -287,6 +290,12 @@ def _take_notes(treatments: AnnotatedTreatments | None, nscb: Matched, scores: M
     if nscb.dropped_mechanisms:
         left_out = "left out of NSCB" if treatments.protocol.single_batch_mechanisms == "drop" else "not asked in NSCB"
         notes.append(f"Mechanisms that lie in one batch, {left_out}: {list_some(nscb.dropped_mechanisms)}.")
+    for name in ("nsc", "nscb"):
+        if scores[name] is not None and scores[name]["unanswerable"]:
+            names = scores[name]["unanswerable"]
+            notes.append(
+                f"{name.upper()} has no admissible neighbour for {len(names)}, not counted: {list_some(names)}."
+            )
     if scores["nsc"] is None:
         notes.append("NSC needs at least two compounds with a mechanism.")
     if scores["nscb"] is None:
@@ -308,6 +317,15 @@ def _note_labels(tables: Mapping[str, Baseline]) -> list[str]:
     return notes
 
 
+def _note_activity(activity: Mapping[str, Any] | None) -> list[str]:
+    if activity is None or activity["reachable"] == activity["total"]:
+        return []
+    return [
+        f"Controls or replicates are so few that {activity['total'] - activity['reachable']} of {activity['total']} "
+        "treatments could not be called active even if every replicate came before every control: look at their mAP."
+    ]
+
+
 def _note_selection(selection: Mapping[str, Any] | None) -> list[str]:
     """Stamp a score that its own mechanisms helped to choose, and tell what hindsight would have given."""
     if selection is None:
@@ -318,7 +336,7 @@ def _note_selection(selection: Mapping[str, Any] | None) -> list[str]:
     gaps = [
         f"{name.upper()} {of['score']:.1%} at epoch {of['epoch']}, {100 * of['gap']:.1f} points above"
         for name, of in selection["oracle_gap"].items()
-        if of is not None
+        if of is not None and of["gap"] > 0
     ]
     told = f" In hindsight the best would have been {'; '.join(gaps)}." if gaps else ""
     return [f"{chosen} among {len(selection['epochs'])} by {selection['by']}, without mechanisms.{told}"]

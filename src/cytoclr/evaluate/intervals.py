@@ -16,13 +16,13 @@ ENDS = (2.5, 97.5)
 
 
 def bootstrap_score(
-    correct: Bool[np.ndarray, " treatment"],
+    correct: Bool[np.ndarray, " treatment"] | Float[np.ndarray, " treatment"],
     compounds: Int[np.ndarray, " treatment"],
     *,
     bootstraps: int,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the share of hits, resampling compounds with all their treatments."""
+    """Return the 95 % percentile interval of the share of hits (or of a mean), resampling compounds whole."""
     _, codes = np.unique(compounds, return_inverse=True)
     hits, counts = np.bincount(codes, weights=correct), np.bincount(codes)
     drawn = rng.multinomial(len(counts), np.full(len(counts), 1.0 / len(counts)), size=bootstraps)

@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from scipy.stats import false_discovery_control
 
+from cytoclr.evaluate.intervals import bootstrap_score
 from cytoclr.evaluate.similarity import TIE, group_rows, order_wells, scale_profiles
 from cytoclr.evaluate.treatments import AnnotatedTreatments
 from cytoclr.tables import MECHANISM, TREATMENT, feature_matrix, is_control, treatment_names
@@ -18,6 +19,7 @@ __all__ = ["measure_activity", "measure_consistency"]
 #: A corrected p value below it counts.
 THRESHOLD = 0.05
 BLOCK_ROWS = 512
+BOOTSTRAPS = 2000
 #: Random numbers drawn at a time for the null.
 BLOCK_DRAWS = 4_000_000
 
@@ -58,13 +60,16 @@ def measure_activity(
 
     Returns
     -------
-    The summary, None where no treatment can be asked: ``map``, mean over treatments; ``normalised_map``, the same
+    The summary, None where no treatment can be asked: ``map``, mean over treatments, with its ``interval`` (95 %,
+    resampling compounds) and ``chance`` (the mean of random rankings); ``normalised_map``, the same
     with each well's average precision scaled so that 0 is the mean of random rankings and 1 a perfect one; ``active``,
     number of treatments with a corrected p value below ``threshold``; ``total``, number of treatments asked;
-    ``share``, active of total; ``permutations``; ``unanswerable``, names of the treatments none of whose wells has
-    both a replicate and a control on its plate. And one row for each treatment asked: compound, concentration,
-    ``num_wells`` that asked, ``map``, ``normalised_map``, ``p_value``, ``corrected_p_value`` (Benjamini and Hochberg
-    1995), ``active``.
+    ``share``, active of total; ``reachable``, number of treatments for which a perfect ranking would have an
+    uncorrected p value below the threshold: with few controls the others cannot be active whatever they do;
+    ``permutations``; ``unanswerable``, names of the treatments none of whose wells has both a replicate and a control
+    on its plate. And one row for each treatment asked: compound, concentration, ``num_wells`` that asked, ``map``,
+    ``normalised_map``, ``p_value``, ``least_p_value`` (of a perfect ranking), ``corrected_p_value`` (Benjamini and
+    Hochberg 1995), ``active``.
 
     Raises
     ------
@@ -104,7 +109,9 @@ def measure_activity(
     frame = pd.concat([first, frame], axis=1)
     asked = frame["num_asked"] > 0
     table = frame[asked].reset_index(drop=True).rename(columns={"num_asked": "num_wells"})
-    return _summarise(table, "active", permutations, list(treatment_names(frame[~asked]))), table
+    compounds = pd.factorize(table["Metadata_Compound"])[0]
+    unanswerable = list(treatment_names(frame[~asked]))
+    return _summarise(table, "active", compounds, permutations, seed, unanswerable), table
 
 
 def measure_consistency(
@@ -130,11 +137,11 @@ def measure_consistency(
 
     Returns
     -------
-    The summary, None where no treatment can be asked: ``map``, ``normalised_map``, ``consistent``, ``total``,
-    ``share``, ``threshold``, ``permutations`` as in `measure_activity`, of mechanisms; ``across_batches``;
-    ``num_treatments`` that asked; ``unanswerable``, names of the treatments without a positive or a negative. And one
-    row for each mechanism asked: its name, ``num_treatments`` that asked, ``map``, ``normalised_map``, ``p_value``,
-    ``corrected_p_value``, ``consistent``.
+    The summary, None where no treatment can be asked: ``map``, ``interval`` (resampling mechanisms), ``chance``,
+    ``normalised_map``, ``consistent``, ``total``, ``share``, ``reachable``, ``threshold``, ``permutations`` as in
+    `measure_activity`, of mechanisms; ``across_batches``; ``num_treatments`` that asked; ``unanswerable``, names of
+    the treatments without a positive or a negative. And one row for each mechanism asked: its name,
+    ``num_treatments`` that asked, and the other columns of `measure_activity`, ``consistent`` for ``active``.
 
     Notes
     -----
@@ -153,7 +160,7 @@ def measure_consistency(
     frame.insert(0, MECHANISM, [str(treatments.frame[MECHANISM].iloc[rows[0]]) for rows in groups])
     table = frame[frame["num_asked"] > 0].reset_index(drop=True).rename(columns={"num_asked": "num_treatments"})
     unanswerable = [name for name, asked in zip(treatments.names, rankings.answered, strict=True) if not asked]
-    summary = _summarise(table, "consistent", permutations, unanswerable)
+    summary = _summarise(table, "consistent", np.arange(len(table)), permutations, seed, unanswerable)
     if summary is not None:
         summary |= {"across_batches": across_batches, "num_treatments": int(rankings.answered.sum())}
     return summary, table
@@ -229,17 +236,19 @@ def _test_groups(
     for members in groups:
         asked = members[rankings.answered[members]]
         if not len(asked):
-            rows.append((0, np.nan, np.nan, np.nan))
+            rows.append((0, *[np.nan] * 5))
             continue
         precision, kind = rankings.precision[asked], which[asked]
         score = float(precision.mean())
         kinds, shares = np.unique(kind, return_counts=True)
         # sorted nulls are added: queries that rank the same pairs stand and fall together
         null = (shares / len(asked)) @ nulls[kinds]
-        as_high = len(null) - int(np.searchsorted(null, score - 1e-9))
+        as_high, perfect = len(null) - np.searchsorted(null, [score - 1e-9, 1.0 - 1e-9])
         normalised = float(((precision - expected[asked]) / (1.0 - expected[asked])).mean())
-        rows.append((len(asked), score, normalised, (1 + as_high) / (1 + permutations)))
-    frame = pd.DataFrame(rows, columns=["num_asked", "map", "normalised_map", "p_value"])
+        p_values = [(1 + count) / (1 + permutations) for count in (as_high, perfect)]
+        rows.append((len(asked), score, float(expected[asked].mean()), normalised, *p_values))
+    names = ["num_asked", "map", "chance", "normalised_map", "p_value", "least_p_value"]
+    frame = pd.DataFrame(rows, columns=names)
     known = frame["p_value"].notna().to_numpy()
     corrected = np.full(len(frame), np.nan)
     if known.any():
@@ -285,15 +294,28 @@ def _compute_expected(
     return expected
 
 
-def _summarise(table: pd.DataFrame, verdict: str, permutations: int, unanswerable: list[str]) -> dict[str, Any] | None:
+def _summarise(
+    table: pd.DataFrame,
+    verdict: str,
+    clusters: Int[np.ndarray, " row"],
+    permutations: int,
+    seed: int,
+    unanswerable: list[str],
+) -> dict[str, Any] | None:
+    """Average over the rows; the interval resamples clusters of rows that are not independent."""
     if table.empty:
         return None
+    rng = np.random.default_rng(seed)
+    interval = bootstrap_score(table["map"].to_numpy(dtype=np.float64), clusters, bootstraps=BOOTSTRAPS, rng=rng)
     return {
         "map": float(table["map"].mean()),
+        "interval": list(interval),
+        "chance": float(table["chance"].mean()),
         "normalised_map": float(table["normalised_map"].mean()),
         verdict: int(table[verdict].sum()),
         "total": len(table),
         "share": float(table[verdict].mean()),
+        "reachable": int((table["least_p_value"] < THRESHOLD).sum()),
         "threshold": THRESHOLD,
         "permutations": permutations,
         "unanswerable": unanswerable,

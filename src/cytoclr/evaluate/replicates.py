@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from cytoclr.evaluate.intervals import bootstrap_score
 from cytoclr.evaluate.similarity import TIE, Similarity, group_rows, order_wells, scale_profiles
 from cytoclr.evaluate.treatments import AnnotatedTreatments
 from cytoclr.tables import TREATMENT, feature_matrix, is_control, treatment_names
@@ -14,6 +15,8 @@ __all__ = ["measure_matching", "measure_replicability"]
 
 #: Percentile of the null that must be exceeded.
 PERCENTILE = 95
+CHANCE = 0.05
+BOOTSTRAPS = 2000
 #: Of a treatment with more wells (a positive control) so many are compared.
 MAX_REPLICATES = 32
 #: Doubles gathered at a time.
@@ -43,7 +46,8 @@ def measure_replicability(
 
     Returns
     -------
-    ``replicating``, number of treatments that do; ``total``, number asked; ``share``; ``median_similarity``, over
+    ``replicating``, number of treatments that do; ``total``, number asked; ``share``, with its ``interval`` (95 %,
+    resampling compounds) and ``chance``; ``median_similarity``, over
     treatments; ``thresholds``, of each number of replicates (as text); ``metric``; ``null_size``; ``unanswerable``,
     names of the treatments with a single well, or with more wells than there are treatments. None if all are.
 
@@ -83,6 +87,8 @@ def measure_replicability(
         "replicating": int(replicating.sum()),
         "total": int(asked.sum()),
         "share": float(replicating.mean()),
+        "interval": _find_interval(replicating, first.loc[asked, "Metadata_Compound"], seed),
+        "chance": CHANCE,
         "median_similarity": float(np.median(similarities[asked])),
         "thresholds": {str(size): threshold for size, threshold in thresholds.items()},
         "metric": metric,
@@ -116,7 +122,8 @@ def measure_matching(
 
     Returns
     -------
-    ``matching``, number of treatments that do; ``total``, number asked; ``share``; ``median_similarity`` and
+    ``matching``, number of treatments that do; ``total``, number asked; ``share``, with its ``interval`` (95 %,
+    resampling compounds) and ``chance``; ``median_similarity`` and
     ``median_threshold``, over treatments asked; ``num_compounds`` asked; ``metric``; ``null_size``; ``unanswerable``,
     names of the treatments whose mechanism has no other compound, or more of them than all others together. None if
     all are.
@@ -158,6 +165,8 @@ def measure_matching(
         "matching": int(matching.sum()),
         "total": int(asked.sum()),
         "share": float(matching.mean()),
+        "interval": _find_interval(matching, treatments.frame.loc[asked, "Metadata_Compound"], seed),
+        "chance": CHANCE,
         "median_similarity": float(np.median(similarities[asked])),
         "median_threshold": float(np.median(thresholds[asked])),
         "num_compounds": len(np.unique(treatments.compounds[asked])),
@@ -165,6 +174,11 @@ def measure_matching(
         "null_size": null_size,
         "unanswerable": [name for name, was_asked in zip(treatments.names, asked, strict=True) if not was_asked],
     }
+
+
+def _find_interval(found: Bool[np.ndarray, " treatment"], compounds: pd.Series, seed: int) -> list[float]:
+    codes = pd.factorize(compounds)[0]
+    return list(bootstrap_score(found, codes, bootstraps=BOOTSTRAPS, rng=np.random.default_rng(seed)))
 
 
 def _space_evenly(rows: Int[np.ndarray, " row"], count: int) -> Int[np.ndarray, " kept"]:
