@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cytoclr.report.wording import format_count, format_mean, format_percent, name_features
+from cytoclr.report.wording import format_count, format_interval, format_mean, format_percent, name_features
 
 __all__ = [
     "MEASURES",
@@ -20,8 +20,6 @@ __all__ = [
     "list_probes",
 ]
 
-#: A treatment replicates or matches if it exceeds the 95th percentile of its null.
-BY_CHANCE = 0.05
 #: A probe is shown for each of them, in this order.
 HELD_OUT = ("well", "plate", "batch", "compound")
 CLASSIFIERS = {"random-forest": "random forest", "logistic": "logistic regression", "knn": "20 nearest cells"}
@@ -41,6 +39,8 @@ class Figure:
         What else is to be told, in words.
     chance, p95
         What is to be expected of profiles that know nothing: the mean, and the 95th percentile.
+    interval
+        95 %.
     missing
         Why there is none.
     """
@@ -51,6 +51,7 @@ class Figure:
     more: str = ""
     chance: float | None = None
     p95: float | None = None
+    interval: Sequence[float] | None = None
     missing: str = ""
 
 
@@ -122,13 +123,22 @@ def _show_precision(of: Mapping[str, Any], verdict: str, noun: str) -> Figure:
         of["map"],
         format_mean(of["map"]),
         cases=f"{format_count(of[verdict])} of {format_count(of['total'])} {noun} {verdict}",
-        more=f"{format_mean(of['normalised_map'])} where chance\N{NO-BREAK SPACE}is\N{NO-BREAK SPACE}0",
+        more=f"{format_mean(of['interval'][0])}–{format_mean(of['interval'][1])}",
+        chance=of["chance"],
+        interval=of["interval"],
     )
 
 
 def _show_share(of: Mapping[str, Any], count: str) -> Figure:
     cases = f"{format_count(of[count])} of {format_count(of['total'])} treatments"
-    return Figure(of["share"], format_percent(of["share"]), cases=cases, chance=BY_CHANCE)
+    return Figure(
+        of["share"],
+        format_percent(of["share"]),
+        cases=cases,
+        more=format_interval(of["interval"]),
+        chance=of["chance"],
+        interval=of["interval"],
+    )
 
 
 _FIGURES: dict[str, Callable[[Mapping[str, Any]], Figure]] = {
@@ -146,10 +156,11 @@ def explain_measures(scores: Mapping[str, Any]) -> list[tuple[str, str]]:
         "treatment is active if its ranking is unlikely by chance (corrected p < 0.05)."
     )
     of = scores.get("activity")
-    if of is not None and not of["active"]:
+    if of is not None and of["reachable"] < of["total"]:
         activity += (
-            " With few replicates, or few untreated wells on a plate, even a perfect ranking may come by chance: then "
-            "no treatment can be active, whatever its mAP."
+            f" With so few replicates or untreated wells on a plate, even a perfect ranking may come by chance: "
+            f"{format_count(of['total'] - of['reachable'])} of {format_count(of['total'])} treatments could not be "
+            "active whatever they did. Look at their mAP."
         )
     sentences = (
         activity,
