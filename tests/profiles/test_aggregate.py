@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from cytoclr.errors import DataError
-from cytoclr.profiles import aggregate_cells, aggregate_wells, select_finite
+from cytoclr.profiles import aggregate_cells, aggregate_rows, aggregate_wells, select_finite
 from cytoclr.tables import SITE, TREATMENT, WELL, feature_columns
 
 
@@ -97,3 +97,48 @@ def test_nothing_left_is_refused(cells):
     cells[feature_columns(cells)] = np.nan
     with pytest.raises(DataError, match="nothing is left"):
         select_finite(cells, "embeddings")
+
+
+def make_rows(rng, wells):
+    """Three sites of each well, of different numbers of cells."""
+    rows = wells.loc[wells.index.repeat(3)].reset_index(drop=True)
+    rows["Metadata_NumCells"] = rng.integers(1, 50, len(rows))
+    rows[feature_columns(wells)] += rng.normal(size=(len(rows), 3))
+    return rows
+
+
+def test_rows_that_stand_for_several_cells_are_weighed_by_them(rng, wells):
+    rows = make_rows(rng, wells)
+    found = aggregate_rows(rows)
+    for plate, well in zip(found["Metadata_Plate"], found["Metadata_Well"], strict=True):
+        of = rows[(rows["Metadata_Plate"] == plate) & (rows["Metadata_Well"] == well)]
+        here = found[(found["Metadata_Plate"] == plate) & (found["Metadata_Well"] == well)]
+        assert here["Metadata_NumCells"].item() == of["Metadata_NumCells"].sum()
+        expected = np.average(of[feature_columns(rows)], axis=0, weights=of["Metadata_NumCells"])
+        np.testing.assert_allclose(here[feature_columns(rows)].to_numpy()[0], expected)
+    middle = aggregate_rows(rows, statistic="median")
+    assert middle["Metadata_NumCells"].tolist() == found["Metadata_NumCells"].tolist()
+    first = rows[(rows["Metadata_Plate"] == "P0") & (rows["Metadata_Well"] == "B00")]
+    assert middle.loc[0, "Cells_F0"] == np.median(first["Cells_F0"])
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_rows_in_another_order_give_the_same_bits(rng, wells, counted):
+    rows = make_rows(rng, wells)
+    rows = rows.loc[rows.index.repeat(20)].reset_index(drop=True)
+    rows[feature_columns(rows)] *= 10.0 ** rng.integers(-6, 6, (len(rows), 1))
+    rows = rows if counted else rows.drop(columns="Metadata_NumCells")
+    expected = aggregate_rows(rows)
+    for seed in range(3):
+        pd.testing.assert_frame_equal(
+            aggregate_rows(rows.sample(frac=1, random_state=seed)), expected, check_exact=True
+        )
+
+
+def test_wells_come_back_as_they_are_and_cells_must_agree_on_their_well(rng, wells):
+    shuffled = wells.sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(aggregate_rows(shuffled), wells.sort_values(WELL, ignore_index=True))
+    rows = make_rows(rng, wells)
+    rows.loc[1, "Metadata_Compound"] = "other"
+    with pytest.raises(DataError, match="P0 B00 has more than one Compound: DMSO, other"):
+        aggregate_rows(rows)

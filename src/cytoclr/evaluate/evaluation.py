@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -13,7 +13,7 @@ from cytoclr.evaluate.geometry import describe_geometry
 from cytoclr.evaluate.matching import Metric
 from cytoclr.evaluate.nuisance import predict_nuisance
 from cytoclr.evaluate.precision import measure_activity, measure_consistency
-from cytoclr.evaluate.probes import probe_mechanisms
+from cytoclr.evaluate.probes import Classifier, HeldOut, probe_mechanisms
 from cytoclr.evaluate.protocols import PROTOCOLS, Protocol
 from cytoclr.evaluate.replicates import measure_matching, measure_replicability
 from cytoclr.evaluate.scoring import Matched, score_nsc, score_nscb, summarise
@@ -228,14 +228,12 @@ def _measure(
 
 
 def _probe(embeddings: pd.DataFrame, mechanisms: pd.DataFrame, *, seed: int) -> list[dict[str, Any]]:
-    """A forest for every way to hold out, and other classifiers for the first of them."""
-    probes = [
-        probe_mechanisms(embeddings, mechanisms, seed=seed, held_out=held_out)
-        for held_out in ("well", "plate", "batch", "compound")
-    ]
-    probes += [
-        probe_mechanisms(embeddings, mechanisms, seed=seed, classifier=classifier) for classifier in ("logistic", "knn")
-    ]
+    """Every way to hold out by every classifier."""
+    probes = (
+        probe_mechanisms(embeddings, mechanisms, seed=seed, held_out=held_out, classifier=classifier)
+        for held_out in get_args(HeldOut)
+        for classifier in get_args(Classifier)
+    )
     return [probe for probe in probes if probe is not None]
 
 

@@ -39,7 +39,7 @@ def probe_mechanisms(
     held_out: HeldOut = "well",
     classifier: Classifier = "random-forest",
     test_fraction: float = 0.3,
-    max_cells: int = 10_000,
+    max_cells: int = 5_000,
     num_trees: int = 100,
 ) -> dict[str, Any] | None:
     """Predict the mechanism of single cells in wells, compounds, plates or batches that the classifier has not seen.

@@ -224,8 +224,11 @@ def fit_normalisation(
             f"well profiles: found {len(controls)} control wells (Metadata_control_type negcon) among {len(wells):,}. "
             f"{name_normalisation(chosen)} is fitted on controls and needs at least 2; mark them, or normalise: none."
         )
-    report["num_controls"] = len(controls)
     places = {column: sorted(wells[column].unique()) for column in (PLATE, BATCH)}
+    report["num_controls"] = len(controls)
+    for name, column in (("num_controls_by_plate", PLATE), ("num_controls_by_batch", BATCH)):
+        counts = controls[column].value_counts()
+        report[name] = {place: int(counts.get(place, 0)) for place in places[column]}
     about, values, here = controls.drop(columns=list(names)), controls[list(names)].to_numpy(dtype=np.float64), names
     for method in chosen:
         for step in fit_step(method, Controls(values, about, here, places), regularisation=regularisation):
@@ -250,7 +253,4 @@ def _tell(report: dict[str, Any], step: Step) -> None:
     told = dict(step.report)
     report["warnings"] += told.pop("warnings", [])
     report["features_left_out"] += told.pop("features_left_out", [])
-    for name in ("num_controls_by_plate", "num_controls_by_batch"):
-        if name in told:
-            report[name] = told.pop(name)
     report["steps"].append({"name": step.name, "by": step.column, **told})

@@ -165,7 +165,7 @@ def _fit_plates(name: Normalisation, controls: Controls) -> list[Step]:
     smallest = min(counts, key=lambda group: counts[group])
     if counts[smallest] < 4:
         warnings.append(f"Only {counts[smallest]} control wells on plate {smallest}: a spread of so few is rough.")
-    report = {"num_controls_by_plate": counts, "features_left_out": left_out, "warnings": warnings}
+    report = {"features_left_out": left_out, "warnings": warnings}
     return [Step(name, PLATE, maps, kept, kept, report)]
 
 
@@ -188,11 +188,7 @@ def _fit_centres(name: Normalisation, controls: Controls) -> list[Step]:
     groups = controls.split(BATCH, name)
     ones = np.ones(len(controls.names))
     maps = {group: Map(controls.profiles[rows].mean(axis=0), ones) for group, rows in groups.items()}
-    return [Step(name, BATCH, maps, controls.names, controls.names, _count_batches(groups))]
-
-
-def _count_batches(groups: Mapping[str, Bool[np.ndarray, " well"]]) -> dict[str, Any]:
-    return {"num_controls_by_batch": {group: int(rows.sum()) for group, rows in groups.items()}, "warnings": []}
+    return [Step(name, BATCH, maps, controls.names, controls.names)]
 
 
 def _fit_combat(name: Normalisation, controls: Controls) -> list[Step]:
@@ -219,7 +215,7 @@ def _fit_combat(name: Normalisation, controls: Controls) -> list[Step]:
         # x -> ((x - grand) / pooled - shift) / scale * pooled + grand, as one centre and one factor
         maps[group] = Map(grand + pooled * shift - grand * scale, 1.0 / scale)
     left_out = [feature for feature, stays in zip(controls.names, varies, strict=True) if not stays]
-    return [Step(name, BATCH, maps, kept, kept, {**_count_batches(groups), "features_left_out": left_out})]
+    return [Step(name, BATCH, maps, kept, kept, {"features_left_out": left_out})]
 
 
 def _shrink_combat(
@@ -324,9 +320,8 @@ def _align_after(whitening: list[Step], name: Normalisation, controls: Controls,
         for group, rows in groups.items()
     }
     names = whitening[0].outputs
-    report = _count_batches(groups)
-    report["warnings"] = _warn_of_few(report["num_controls_by_batch"], len(names))
-    return [*whitening, Step(name, BATCH, maps, names, names, report)]
+    warnings = _warn_of_few({group: int(rows.sum()) for group, rows in groups.items()}, len(names))
+    return [*whitening, Step(name, BATCH, maps, names, names, {"warnings": warnings})]
 
 
 def _moment(values: Float[np.ndarray, "well feature"]) -> Matrix:

@@ -15,6 +15,7 @@ from cytoclr.progress import Progress
 from cytoclr.report.cells import choose_hues, draw_cells, make_strips, pack_tiles
 from cytoclr.report.maps import MIN_POINTS, Layout, lay_out_profiles
 from cytoclr.report.measures import (
+    CLASSIFIERS,
     MEASURES,
     describe_geometry,
     explain_measures,
@@ -120,6 +121,7 @@ def _collect_measures(scores: Mapping[str, Any]) -> dict[str, Any]:
         "explanations": explain_measures(scores),
         "nuisance": list_nuisance(scores),
         "probes": list_probes(scores),
+        "classifiers": list(CLASSIFIERS.values()),
         "probed_cells": probes[0]["num_cells"] if probes else 0,
         "no_probe": "No mechanism is known to ask for." if "reason" in scores else "Not measured.",
         "geometry": describe_geometry(scores),

@@ -7,6 +7,7 @@ from typing import Any
 from cytoclr.report.wording import format_count, format_interval, format_mean, format_percent, name_features
 
 __all__ = [
+    "CLASSIFIERS",
     "MEASURES",
     "Figure",
     "Measure",
@@ -22,7 +23,7 @@ __all__ = [
 
 #: A probe is shown for each of them, in this order.
 HELD_OUT = ("well", "plate", "batch", "compound")
-CLASSIFIERS = {"random-forest": "random forest", "logistic": "logistic regression", "knn": "20 nearest cells"}
+CLASSIFIERS = {"random-forest": "Random forest", "logistic": "Logistic regression", "knn": "20 nearest cells"}
 
 
 @dataclass(frozen=True)
@@ -227,11 +228,11 @@ def _show_nuisance(of: Mapping[str, Any] | None, key: str, missing: str) -> Figu
 
 @dataclass(frozen=True)
 class ProbeRow:
-    """How well a classifier names the mechanism of single cells of wells, plates … that it has not seen."""
+    """How well each of `CLASSIFIERS` names the mechanism of single cells of wells, plates … that it has not seen."""
 
     held_out: str
-    classifier: str
-    figure: Figure
+    cases: str
+    figures: tuple[Figure, ...]
 
 
 def list_probes(scores: Mapping[str, Any]) -> list[ProbeRow]:
@@ -239,28 +240,29 @@ def list_probes(scores: Mapping[str, Any]) -> list[ProbeRow]:
 
     What could not be held out (a screen of one batch) has a row that says so.
     """
-    probes: Sequence[Mapping[str, Any]] = scores.get("probes") or []
+    probes = {(of["held_out"], of["classifier"]): of for of in scores.get("probes") or []}
     if not probes:
         return []
     rows = []
     for held_out in HELD_OUT:
-        found = [of for of in probes if of["held_out"] == held_out]
         name = f"{held_out.capitalize()}s" if held_out != "batch" else "Batches"
-        rows += [ProbeRow(name, CLASSIFIERS.get(of["classifier"], of["classifier"]), _show_probe(of)) for of in found]
-        if not found:
-            rows.append(ProbeRow(name, "", Figure(missing=f"no two mechanisms have {name.lower()} enough")))
+        found = [probes.get((held_out, classifier)) for classifier in CLASSIFIERS]
+        missing = Figure(missing=f"no two mechanisms have {name.lower()} enough")
+        figures = tuple(missing if of is None else _show_probe(of) for of in found)
+        rows.append(ProbeRow(name, _count_held_out(next(filter(None, found), None)), figures))
     return rows
 
 
+def _count_held_out(probe: Mapping[str, Any] | None) -> str:
+    if probe is None:
+        return ""
+    num_groups = probe["num_groups_train"] + probe["num_groups_test"]
+    return f"{format_count(probe['num_groups_test'])} of {format_count(num_groups)} held out"
+
+
 def _show_probe(of: Mapping[str, Any]) -> Figure:
-    num_groups = of["num_groups_train"] + of["num_groups_test"]
-    return Figure(
-        of["balanced_accuracy"],
-        format_percent(of["balanced_accuracy"]),
-        cases=f"{format_count(of['num_groups_test'])} of {format_count(num_groups)} held out",
-        more=f"chance {format_percent(of['chance'])}",
-        chance=of["chance"],
-    )
+    accuracy = of["balanced_accuracy"]
+    return Figure(accuracy, format_percent(accuracy), f"chance {format_percent(of['chance'])}", chance=of["chance"])
 
 
 def describe_geometry(scores: Mapping[str, Any]) -> str:
