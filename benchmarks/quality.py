@@ -58,10 +58,14 @@ def print_scores(seed: int, scores: dict) -> bool:
     print(f"\nscreen {seed}, {scores['protocol']['name']}, {scores['normalisation']}")
     for name, values in {"trained": scores, **scores["baselines"]}.items():
         print(f"  {name:<12} {describe('NSC', values['nsc'])}   {describe('NSCB', values['nscb'])}")
+        if values["activity"]:
+            low, high = values["activity"]["interval"]
+            print(f"  {'':<12} mAP of replicates {values['activity']['map']:.2f} [{low:.2f}, {high:.2f}]")
     gains = [gain for gain in scores["comparisons"] if gain["score"] == "nscb"]
     for gain in gains:
         low, high = gain["interval"]
-        print(f"  NSCB gain over {gain['b']:<12} {gain['gain']:+.3f} [{low:+.3f}, {high:+.3f}]")
+        told = f"[{low:+.3f}, {high:+.3f}], p = {gain['p_value']:.2g}"
+        print(f"  NSCB gain over {gain['b']:<12} {gain['gain']:+.3f} {told}")
     return all(gain["interval"][0] > 0 for gain in gains)
 
 

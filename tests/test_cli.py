@@ -208,7 +208,7 @@ def test_a_table_is_scored_with_batches_and_controls_of_ones_own(config: Path) -
     own = ("--set", "screen.batch_pattern='^(.)'", "--set", "screen.controls=[water]")
     done = evaluate_wells(config.parent, config.parent / "scored", *own)
     assert done.returncode == 0, done.stderr
-    assert "no score: Mechanisms that have no right answer with one compound alone: DNA damage" in done.stdout
+    assert "note     Mechanisms that have no right answer with one compound alone: DNA damage" in done.stdout
     wells = read_table(config.parent / "scored/profiles/well.parquet")
     assert wells["Metadata_Batch"].tolist() == ["1", "1", "2", "2"]
     assert wells["Metadata_control_type"].tolist() == ["negcon", "trt"] * 2
@@ -239,6 +239,13 @@ def test_evaluating_a_table_never_loads_torch() -> None:
         (["--profiles", "wells.csv", "--protocol", "mine"], 2, "evaluate.protocol: input should be 'treatment-mean'"),
         (["--profiles", "wells.csv", "--normalise", "tvn", "--normaliser", "x"], 2, "exclude each other"),
         (["--profiles", "wells.csv"], 3, "wells.csv: does not tell the compound of a well"),
+        (["--profiles", "wells.csv", "--baseline", "x=a", "--baseline", "x=b"], 2, "--baseline x stands twice"),
+        (["--profiles", "wells.csv", "--baseline", "trained=a"], 2, "expected a name of its own, not one of trained"),
+        (["config.yaml", "--profiles", "wells.csv"], 2, "a config: say nothing of a table"),
+        (["--protocol", "umm", "--baseline", "x=y"], 2, "--baseline, --protocol: go with --profiles only"),
+        (["--profiles", "wells.csv", "--protocol", "all"], 2, "they score against mechanisms, and none are given"),
+        (["--profiles", "wells.csv", "--out", "moa.csv"], 2, "moa.csv: is a file. Expected a folder"),
+        (["--profiles", "wells.csv", "--column", "compound=x"], 2, "no table has x. Known fields: plate, well"),
     ],
 )
 def test_wrong_arguments_of_a_table_get_one_sentence(
@@ -263,7 +270,8 @@ def test_published_profiles_by_every_protocol_and_compared(real_data: Path, tmp_
             *more,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert ("unidino (normalisation plate-zscore)" in done.stdout) == (name == "zscore")
+        assert ("protocol unidino         NSC 197 of 302" in done.stdout) == (name == "zscore")
+        assert "scored   632 wells, 55 plates, 10 batches, 330 controls, 103 treatments, 38 compounds" in done.stdout
     done = cytoclr("compare", tmp_path / "zscore", tmp_path / "none", "--out", tmp_path / "found.json")
     assert done.returncode == 0, done.stderr
     assert "NSCB     A 72.8%, B 32.6% on the same 92 treatments" in done.stdout

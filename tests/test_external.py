@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cytoclr.config import BaselineSettings, EvaluateSettings, ProfileSettings
+from cytoclr.config import BaselineSettings, EvaluateSettings, ProfileSettings, ProtocolChanges
 from cytoclr.errors import DataError, SettingsError
 from cytoclr.external import evaluate_table
+from cytoclr.results import compare
 from cytoclr.storage import read_table
 from cytoclr.tables import feature_columns
 
@@ -50,6 +51,7 @@ def screen(tmp_path: Path) -> Path:
     whole.to_parquet(tmp_path / "whole.parquet")
     cells = named.loc[named.index.repeat(3)].reset_index(drop=True)
     cells[features.columns] += np.tile([-1.0, 0.0, 1.0], len(named))[:, None]
+    cells["ObjectNumber"] = np.tile([1, 2, 3], len(named))
     cells.sample(frac=1, random_state=0).to_csv(tmp_path / "cells.csv.gz", index=False)
     treated = wells[wells["Compound"] != "DMSO"].drop_duplicates(["Compound", "Dose"])
     moa = treated.assign(moa="m" + (treated["Compound"].str[1:].astype(int) % 7).astype(str))
@@ -129,7 +131,7 @@ def test_other_tables_are_baselines(screen: Path, caplog: pytest.LogCaptureFixtu
         bootstraps=100, permutations=200, baselines={"noise": BaselineSettings(table=screen / "noise.csv")}
     )
     with caplog.at_level(logging.WARNING):
-        scores = score(screen, "cells.csv.gz", evaluate_settings=beside)
+        scores = score(screen, "wells.csv", evaluate_settings=beside)
     assert "The baseline noise lacks 1 of 80 wells" in caplog.text
     (gain,) = [one for one in scores["comparisons"] if (one["b"], one["score"]) == ("noise", "nscb")]
     assert gain["verdict"] == "a"
@@ -197,3 +199,131 @@ def test_the_order_of_rows_and_features_does_not_matter(screen: Path) -> None:
     for name in ("nsc", "nscb", "activity"):
         assert found[name] == expected[name], name
     assert found["replicating"]["replicating"] == expected["replicating"]["replicating"]
+
+
+def beside(folder: Path, name: str, table: str) -> EvaluateSettings:
+    return EvaluateSettings(bootstraps=100, permutations=100, baselines={name: BaselineSettings(table=folder / table)})
+
+
+def test_what_was_fitted_before_is_applied_to_baselines_and_protocols_too(screen: Path) -> None:
+    score(screen, "wells.csv")
+    fitted = screen / "out/profiles/normaliser.safetensors"
+    none = ProfileSettings(normalise="none")
+    again = {"profile_settings": none, "normaliser": fitted, "evaluate_settings": beside(screen, "same", "wells.csv")}
+    scores = score(screen, "wells.csv", "again", all_protocols=True, **again)
+    assert scores["baselines"]["same"]["nsc"] == scores["nsc"]
+    assert all(one["gain"] == 0 for one in scores["comparisons"])
+    assert scores["protocols"]["treatment-mean"]["normalisation"] == "plate-zscore"
+    assert scores["protocols"]["treatment-mean"]["nsc"] == scores["nsc"]
+    # other features cannot be mapped by it: the same methods are learnt anew
+    table = pd.read_csv(screen / "wells.csv", dtype={"Metadata_Plate": str})
+    table.rename(columns=lambda name: name.replace("Cells_", "Theirs_")).to_csv(screen / "theirs.csv", index=False)
+    again["evaluate_settings"] = beside(screen, "theirs", "theirs.csv")
+    assert score(screen, "wells.csv", "others", **again)["baselines"]["theirs"]["nsc"] == scores["nsc"]
+
+
+def test_changes_of_the_protocol_are_made_to_all(screen: Path) -> None:
+    changed = EvaluateSettings(bootstraps=100, permutations=100, protocol_changes=ProtocolChanges(neighbours=3))
+    scores = score(screen, "wells.csv", evaluate_settings=changed, all_protocols=True)
+    assert scores["protocol"]["name"] == "treatment-mean, neighbours 3"
+    assert {scored["protocol"]["neighbours"] for scored in scores["protocols"].values()} == {3}
+
+
+def test_concentrations_that_passed_through_single_precision_are_the_same_treatment(screen: Path) -> None:
+    whole = pd.read_parquet(screen / "whole.parquet")
+    whole["Metadata_dose_um"] *= 0.3
+    half = whole["Metadata_Plate"].str.endswith("1")
+    whole.loc[half, "Metadata_dose_um"] = whole.loc[half, "Metadata_dose_um"].astype(np.float32).astype(float)
+    whole.to_parquet(screen / "f32.parquet")
+    columns = {"compound": "Metadata_pert_iname", "concentration": "Metadata_dose_um"}
+    score(screen, "f32.parquet", screen=None, columns=columns)
+    assert len(read_table(screen / "out/profiles/treatment.parquet")) == 28 + 1
+    assert set(read_table(screen / "out/profiles/treatment.parquet")["Metadata_NumWells"]) == {2, 24}
+
+
+def test_what_was_left_out_is_told_with_the_scores(screen: Path) -> None:
+    table = pd.read_csv(screen / "wells.csv", dtype={"Metadata_Plate": str})
+    table.loc[3, [f"Cells_F{i}" for i in range(6)]] = np.nan
+    table.assign(Cells_Flat=1.0, Cells_Gone=np.nan).to_csv(screen / "gappy.csv", index=False)
+    scores = score(screen, "gappy.csv")
+    told = " ".join(scores["notes"])
+    assert "1 rows have gaps and were left out, of 1 wells: 00101 B05" in told
+    assert "1 of 9 features have no spread on the controls of a plate and were left out: Cells_Flat" in told
+    assert scores["counts"]["wells"] == 79
+
+
+def test_controls_that_are_not_found_are_told_of(screen: Path) -> None:
+    none = ProfileSettings(normalise="none")
+    scores = score(screen, "wells.csv", profile_settings=none, controls=("dmso",))
+    assert any(
+        "No well is an untreated control" in note and "(screen.controls); found: DMSO, c0" in note
+        for note in scores["notes"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("none", "The baseline theirs: .*none of its 80 rows is of a well that is evaluated, first: X00101 B02"),
+        ("text", "The baseline theirs: .*no numeric column that could be a feature"),
+    ],
+)
+def test_a_baseline_that_is_wrong_is_named(screen: Path, rows: str, words: str) -> None:
+    table = pd.read_csv(screen / "wells.csv", dtype=str)
+    if rows == "none":
+        table["Metadata_Plate"] = "X" + table["Metadata_Plate"]
+    else:
+        table = table[["Metadata_Plate", "Metadata_Well"]].assign(Cells_F0="x")
+    table.to_csv(screen / "theirs.csv", index=False)
+    with pytest.raises(DataError, match=words):
+        score(screen, "wells.csv", evaluate_settings=beside(screen, "theirs", "theirs.csv"))
+
+
+def test_baselines_have_the_columns_that_are_told(screen: Path) -> None:
+    renamed = pd.read_csv(screen / "wells.csv", dtype={"Metadata_Plate": str})
+    renamed = renamed.rename(columns={"Metadata_Plate": "Assay", "Metadata_Well": "Pos"})
+    renamed.to_csv(screen / "renamed.csv", index=False)
+    columns = {"plate": "Assay", "well": "Pos"}
+    scores = score(screen, "renamed.csv", columns=columns, evaluate_settings=beside(screen, "same", "renamed.csv"))
+    assert scores["baselines"]["same"]["nsc"] == scores["nsc"]
+
+
+def test_how_the_scores_came_about_is_kept(screen: Path) -> None:
+    score(screen, "wells.csv", evaluate_settings=beside(screen, "same", "wells.csv"))
+    told = json.loads((screen / "out/provenance.json").read_text())
+    assert set(told) == {"cytoclr", "seed", "profile", "evaluate", "columns", "inputs"}
+    assert told["inputs"]["profiles"]["sha256"] == told["inputs"]["baseline same"]["sha256"]
+    assert told["inputs"]["normaliser"] is None
+
+
+def test_seeds_are_runs_in_a_folder_and_what_is_odd_with_them_is_said(
+    screen: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("seeds/a", "seeds/b", "other"):
+        score(screen, "wells.csv", name)
+    (screen / "seeds/unfinished").mkdir()
+    table = pd.read_csv(screen / "wells.csv", dtype={"Metadata_Plate": str})
+    table[table["Metadata_Well"] != "C05"].to_csv(screen / "fewer.csv", index=False)
+    score(screen, "fewer.csv", "fewer", evaluate_settings=FEW)
+    with caplog.at_level(logging.WARNING):
+        found = compare(screen / "seeds", screen / "other")
+    assert "1 folders without scores are left out: unfinished" in caplog.text
+    assert found["a"]["num_seeds"] == 2
+    assert found["nscb"]["verdict"] == "undecided"
+    assert any("some of the 2 seeds are the same run, to the last bit" in note for note in found["notes"])
+    mechanisms = (screen / "moa.csv").read_text().splitlines()
+    (screen / "moa.csv").write_text("\n".join(mechanisms[:-4]))
+    score(screen, "wells.csv", "half")
+    notes = compare(screen / "half", screen / "other")["notes"]
+    assert any("treatments answered: " in note and "24; " in note and "by all 24" in note for note in notes)
+
+
+@pytest.mark.parametrize("what", ["scores", "matches"])
+def test_folders_that_do_not_hold_scores_are_refused(screen: Path, what: str) -> None:
+    score(screen, "wells.csv")
+    if what == "scores":
+        (screen / "out/scores.json").write_text("[1]")
+    else:
+        (screen / "out/matches.parquet").unlink()
+    with pytest.raises(DataError, match="Evaluate again"):
+        compare(screen / "out", screen / "out")

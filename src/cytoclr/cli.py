@@ -67,42 +67,40 @@ _add_verb("profile", "profile", "Go on to the profiles of sites, wells and treat
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     config: Config = _CONFIG,
     out: Out = None,
     changes: Changes = None,
     skip_missing: SkipMissing = False,
     debug: Debug = False,
     profiles: Annotated[
-        Path | None, typer.Option(help="Score this table instead: CSV, Parquet, h5ad, DeepProfiler's folder of npz.")
+        Path | None, typer.Option(help="Score this table instead: CSV, Parquet, h5ad, or a folder of them or of npz.")
     ] = None,
-    screen: Annotated[
-        Path | None, typer.Option(help="With --profiles: what is in each well (plate map or image table).")
-    ] = None,
-    mechanisms: Annotated[Path | None, typer.Option(help="With --profiles: the mechanisms.")] = None,
+    screen: Annotated[Path | None, typer.Option(help="What is in each well: a plate map or an image table.")] = None,
+    mechanisms: Annotated[Path | None, typer.Option(help="Compound, concentration, mechanism.")] = None,
     columns: Annotated[
         list[str] | None,
         typer.Option("--column", metavar="KEY=NAME", help="The tables' own name: --column compound=pert_iname."),
     ] = None,
     normalise: Annotated[
-        str | None,
-        typer.Option(help="With --profiles: none (the default), plate-zscore, tvn …, or several: plate-mad,whitening."),
+        str | None, typer.Option(help="none (the default), plate-zscore, tvn …, or several: plate-mad,whitening.")
     ] = None,
     normaliser: Annotated[
-        Path | None, typer.Option(help="With --profiles: apply this profiles/normaliser.safetensors of a run instead.")
+        Path | None, typer.Option(help="Apply this profiles/normaliser.safetensors of a run instead.")
     ] = None,
-    protocol: Annotated[
-        str, typer.Option(help="With --profiles: how to score; all: by every protocol, side by side.")
-    ] = "treatment-mean",
+    protocol: Annotated[str, typer.Option(help="How to score; all: by every protocol.")] = "treatment-mean",
     baselines: Annotated[
-        list[str] | None,
-        typer.Option("--baseline", metavar="NAME=TABLE", help="With --profiles: another table to compare with."),
+        list[str] | None, typer.Option("--baseline", metavar="NAME=TABLE", help="Another table to compare with.")
     ] = None,
     labels_seen: Annotated[
         str, typer.Option(help="What the model was told: none, plates, treatments, mechanisms.")
     ] = "none",
 ) -> None:
-    """Go on to the scores; or score anyone's table of profiles."""
+    """Go on to the scores; or, with --profiles, score anyone's table of profiles (options from --screen on)."""
+    given = {name for name in context.params if _is_given(context, name)}
     if profiles is None:
+        _start_log(debug)
+        _guard(lambda: _refuse_options(given & _OF_TABLES, "go with --profiles only"), debug)
         _bring_up("evaluate", config, out, changes, skip_missing=skip_missing, debug=debug)
         return
 
@@ -110,7 +108,9 @@ def evaluate(
         from cytoclr.config import Bbbc021Settings, check_settings
         from cytoclr.pipeline import evaluate_table
 
-        if normaliser is not None and normalise is not None:
+        _refuse_options(given & {"config", "skip_missing"}, "say nothing of a table: leave --profiles out, or them")
+        changed = _parse_changes(changes)
+        if normaliser is not None and (normalise is not None or "profile.normalise" in changed):
             _refuse("--normalise and --normaliser exclude each other: fit anew, or apply what was fitted.")
         everywhere = protocol == "all"
         chosen = {
@@ -122,9 +122,9 @@ def evaluate(
                 "baselines": _parse_pairs(baselines, "--baseline", "NAME=TABLE, as --baseline cellprofiler=wells.csv"),
             },
         }
-        settings = check_settings(chosen, source="command line", folder=Path.cwd(), changes=_parse_changes(changes))
+        settings = check_settings(chosen, source="command line", folder=Path.cwd(), changes=changed)
         assert isinstance(settings.screen, Bbbc021Settings)
-        place = out or Path("runs") / profiles.name.split(".")[0]
+        place = out or Path("runs") / (profiles.name.removesuffix(".gz").rpartition(".")[0] or profiles.name)
         scores = evaluate_table(
             profiles,
             place,
@@ -146,6 +146,23 @@ def evaluate(
 
     _start_log(debug)
     _guard(work, debug)
+
+
+#: Options of `evaluate` that mean nothing without --profiles.
+_OF_TABLES = {"screen", "mechanisms", "columns", "normalise", "normaliser", "protocol", "baselines", "labels_seen"}
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Tell whether a user gave an option, or it has its default."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in {"DEFAULT", "DEFAULT_MAP"}
+
+
+def _refuse_options(names: set[str], problem: str) -> None:
+    spelled = {"columns": "--column", "baselines": "--baseline", "config": "a config"}
+    if names:
+        told = ", ".join(sorted(spelled.get(name, f"--{name.replace('_', '-')}") for name in names))
+        _refuse(f"{told}: {problem}.")
 
 
 @app.command()
@@ -252,6 +269,8 @@ def _parse_pairs(pairs: list[str] | None, option: str, expected: str) -> dict[st
         key, equals, value = pair.partition("=")
         if not equals or not key or not value:
             _refuse(f"{option} {pair}: expected {expected}.")
+        if key in parsed:
+            _refuse(f"{option} {key} stands twice. Keep one.")
         parsed[key] = value
     return parsed
 
@@ -283,25 +302,25 @@ def _tell_result(until: str, place: Path) -> None:
 
 
 def _tell_scores(scores: dict[str, Any]) -> None:
-    rows = {"this": scores, **scores.get("baselines", {})}
-    for features, values in rows.items():
-        whose = "" if features == "this" else f"  {features}"
+    """Say what was scored, then each table of features on a few lines, then what must be known of it."""
+    counts = ", ".join(f"{number:,} {name}" for name, number in scores["counts"].items())
+    typer.echo(f"scored   {counts}")
+    typer.echo(f"by       protocol {scores['protocol']['name']}, normalisation {scores['normalisation']}")
+    beside = {(of["b"], of["score"]): of for of in scores["comparisons"]}
+    for features, values in {"this": scores, **scores["baselines"]}.items():
+        typer.echo(features)
         for name in ("nsc", "nscb"):
-            if values.get(name):
-                typer.echo(f"{name.upper():<5} {_describe_score(values[name])}{whose}")
-        if values.get("activity"):
-            active = values["activity"]
-            low, high = active["interval"]
-            typer.echo(
-                f"mAP   {active['map']:.2f} [{low:.2f}, {high:.2f}] of replicates against controls, chance "
-                f"{active['chance']:.2f}; {active['active']} of {active['total']} treatments active{whose}"
-            )
-    if scores.get("nsc") is None:
-        typer.echo(f"no score: {scores.get('reason') or ' '.join(scores.get('notes', []))}")
-    else:
-        typer.echo(f"protocol {scores['protocol']['name']}, normalisation {scores['normalisation']}")
+            if values[name]:
+                typer.echo(f"  {name.upper():<5}{_describe_score(values[name])}{_rank(beside.get((features, name)))}")
+        if features == "this" and values["drop"] is not None:
+            typer.echo(f"  drop {100 * values['drop']:.1f} points from NSC to NSCB on the same treatments")
+        _tell_measures(values)
+    _tell_nuisance(scores["nuisance"])
+    of = scores["geometry"]
+    if of["effective_rank"]:
+        typer.echo(f"rank     {of['effective_rank']:.1f} effective, of {of['num_features']} features")
     _tell_protocols(scores.get("protocols", {}))
-    for note in scores.get("notes", []):
+    for note in scores["notes"]:
         typer.echo(f"note     {note}")
 
 
@@ -313,14 +332,48 @@ def _describe_score(score: dict[str, Any]) -> str:
     )
 
 
+def _rank(comparison: dict[str, Any] | None) -> str:
+    """How a baseline stands to the profiles that are scored."""
+    if comparison is None:
+        return ""
+    words = {"a": "worse than this", "b": "better than this", "undecided": "not told apart from this"}
+    low, high = comparison["interval"]
+    return (
+        f"; {words[comparison['verdict']]} ({-100 * comparison['gain']:+.1f} points [{-100 * high:+.1f}, "
+        f"{-100 * low:+.1f}]){', leaks' if comparison['leaks'] else ''}"
+    )
+
+
+def _tell_measures(values: dict[str, Any]) -> None:
+    if values["activity"]:
+        of = values["activity"]
+        low, high = of["interval"]
+        typer.echo(
+            f"  mAP  {of['map']:.2f} [{low:.2f}, {high:.2f}] of replicates against controls, chance "
+            f"{of['chance']:.2f}; {of['active']} of {of['total']} treatments active"
+        )
+    shares = [
+        f"{of['share']:.0%} {word} ({of[word]} of {of['total']}, chance {of['chance']:.0%})"
+        for word in ("replicating", "matching")
+        if (of := values[word])
+    ]
+    if shares:
+        typer.echo(f"  {', '.join(shares)}")
+
+
+def _tell_nuisance(nuisance: dict[str, Any]) -> None:
+    for name in ("batch", "plate"):
+        told = {when: of[name] for when, of in nuisance.items() if of is not None and of[name] is not None}
+        if told:
+            shares = ", ".join(f"{of['balanced_accuracy']:.0%} {when} normalisation" for when, of in told.items())
+            typer.echo(f"{name:<9}of untreated wells told: {shares}, chance {next(iter(told.values()))['chance']:.0%}")
+
+
 def _tell_protocols(protocols: dict[str, Any]) -> None:
     for name, scored in protocols.items():
-        typer.echo(f"{name} (normalisation {scored['normalisation']})")
-        for score in ("nsc", "nscb"):
-            if scored.get(score):
-                typer.echo(f"  {score.upper():<5} {_describe_score(scored[score])}")
-        if "reason" in scored:
-            typer.echo(f"  no score: {scored['reason']}")
+        told = [f"{score.upper()} {_describe_score(scored[score])}" for score in ("nsc", "nscb") if scored.get(score)]
+        text = "; ".join(told) or scored.get("reason", "no score")
+        typer.echo(f"protocol {name:<15} {text} ({scored['normalisation']})")
 
 
 def _tell_comparison(found: dict[str, Any]) -> None:

@@ -326,6 +326,18 @@ def _read_path(value: object) -> object:
     return {"table": value} if isinstance(value, str) else value
 
 
+#: What profiles and baselines of a run are called; tables that are scored beside need other names.
+RESERVED = ("trained", "untrained", "intensities", "imagenet", "cell-count")
+
+
+def _check_name(name: str) -> str:
+    if name in RESERVED or not name.strip():
+        names = {"names": ", ".join(RESERVED)}
+        raise PydanticCustomError("reserved", "expected a name of its own, not one of {names}", names)
+    return name
+
+
+BaselineName = Annotated[str, AfterValidator(_check_name)]
 Baseline = Annotated[BaselineSettings, BeforeValidator(_read_path)]
 
 
@@ -338,7 +350,7 @@ class EvaluateSettings(_Section):
     bootstraps: int = Field(2000, ge=100)
     permutations: int = Field(1000, ge=100)
     probe: bool = Field(True, description="can classifiers read the mechanism of a single cell?")
-    baselines: dict[str, Baseline] = Field(
+    baselines: dict[BaselineName, Baseline] = Field(
         {}, description="tables of wells to score beside, as {cellprofiler: wells.csv}; each by its name"
     )
 

@@ -5,6 +5,8 @@ No run is needed, and no torch. The same way is used for the baselines that a ru
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +14,12 @@ import pandas as pd
 
 from cytoclr.config import EvaluateSettings, LabelsSeen, Normalisation, ProfileSettings
 from cytoclr.errors import DataError, SettingsError
-from cytoclr.storage import hash_file, hold_run, write_json, write_table
-from cytoclr.tables import WELL
+from cytoclr.storage import hash_tree, hold_run, write_json, write_table
+from cytoclr.tables import WELL, round_concentrations
 
 if TYPE_CHECKING:
     from cytoclr.evaluate import Baseline
+    from cytoclr.profiles import Normaliser
 
 __all__ = ["count_cells", "evaluate_table", "read_baselines", "score_by_all_protocols"]
 
@@ -81,53 +84,159 @@ def evaluate_table(
     DataError
         A table is missing or wrong, or the wells of the two do not agree.
     """
-    from cytoclr.data.profiles import read_profiles
-    from cytoclr.data.screen import read_mechanisms
-    from cytoclr.evaluate import evaluate
-    from cytoclr.profiles import name_normalisation, profile_wells, read_normaliser
-
+    if out.is_file():
+        raise SettingsError(f"{out}: is a file. Expected a folder for the scores; choose another --out.")
     if (out / "config.yaml").exists():
         raise SettingsError(f"{out}: holds a run, whose scores would be lost. Choose another --out.")
-    profile_settings, evaluate_settings = profile_settings or ProfileSettings(), evaluate_settings or EvaluateSettings()
-    told = _assign_columns(columns or {}, profiles=profiles, screen=screen, mechanisms=mechanisms)
-    about = _read_screen(screen, told["screen"], controls, positive_controls, batch_pattern)
-    table = read_profiles(profiles, columns=told["profiles"])
-    table = _join(table, about, str(profiles), controls, positive_controls, batch_pattern)
-    known = None if mechanisms is None else read_mechanisms(mechanisms, columns=told["mechanisms"])
+    settings, how = profile_settings or ProfileSettings(), evaluate_settings or EvaluateSettings()
+    mechanisms = mechanisms or how.mechanisms
+    if all_protocols and mechanisms is None:
+        raise SettingsError("all protocols: they score against mechanisms, and none are given (--mechanisms).")
+    with hold_run(out):
+        return _evaluate(
+            profiles,
+            out,
+            _Tables(profiles, screen, mechanisms, columns or {}, batch_pattern, controls, positive_controls),
+            settings,
+            how,
+            normaliser=normaliser,
+            all_protocols=all_protocols,
+            labels_seen=labels_seen,
+            seed=seed,
+        )
+
+
+def _evaluate(
+    profiles: Path,
+    out: Path,
+    tables: "_Tables",
+    settings: ProfileSettings,
+    how: EvaluateSettings,
+    *,
+    normaliser: Path | None,
+    all_protocols: bool,
+    labels_seen: LabelsSeen,
+    seed: int,
+) -> dict[str, Any]:
+    from cytoclr.evaluate import evaluate
+    from cytoclr.profiles import list_warnings, name_normalisation, profile_wells, read_normaliser
+
+    table, known = tables.read()
     fitted = None if normaliser is None else read_normaliser(normaliser)
-    profiled = profile_wells(table, profile_settings, normaliser=fitted)
-    normalisation = name_normalisation(profiled.normaliser.methods)
-    baselines = read_baselines(evaluate_settings, profile_settings, profiled.unnormalised)
+    profiled = profile_wells(table, settings, normaliser=fitted)
+    baselines = read_baselines(how, settings, profiled.unnormalised, normaliser=fitted, columns=tables.columns)
     result = evaluate(
         profiled.well,
         known,
-        evaluate_settings,
+        how,
         seed=seed,
-        normalisation=normalisation,
+        normalisation=name_normalisation(profiled.normaliser.methods),
         labels_seen=labels_seen,
         unnormalised=profiled.unnormalised,
         baselines=baselines,
     )
     scores = result.scores
+    scores["notes"] = [*list_warnings(profiled.report), *scores["notes"]]
     if all_protocols and known is not None:
         scores["protocols"] = score_by_all_protocols(
-            profiled.unnormalised, known, profile_settings, evaluate_settings, seed=seed
+            profiled.unnormalised, known, settings, how, normaliser=fitted, seed=seed
         )
-    inputs = {"profiles": profiles, "screen": screen, "mechanisms": mechanisms, "normaliser": normaliser}
-    with hold_run(out):
-        write_table(out / "profiles" / "well.parquet", profiled.well)
-        write_table(out / "profiles" / "treatment.parquet", profiled.treatment)
-        write_table(out / "profiles" / "unnormalised.parquet", profiled.unnormalised)
-        profiled.normaliser.write(out / "profiles" / "normaliser.safetensors")
-        write_table(out / "matches.parquet", result.matches)
-        write_table(out / "activity.parquet", result.activity)
-        write_json(out / "provenance.json", {"inputs": {name: _hash(path) for name, path in inputs.items()}})
-        write_json(out / "scores.json", {**scores, "profiles_report": profiled.report})
+    inputs = {"profiles": profiles, "screen": tables.screen, "mechanisms": tables.mechanisms, "normaliser": normaliser}
+    inputs |= {f"baseline {name}": of.table for name, of in how.baselines.items()}
+    write_table(out / "profiles" / "well.parquet", profiled.well)
+    write_table(out / "profiles" / "treatment.parquet", profiled.treatment)
+    write_table(out / "profiles" / "unnormalised.parquet", profiled.unnormalised)
+    profiled.normaliser.write(out / "profiles" / "normaliser.safetensors")
+    write_table(out / "matches.parquet", result.matches)
+    write_table(out / "activity.parquet", result.activity)
+    provenance = {
+        "cytoclr": version("cytoclr"),
+        "seed": seed,
+        "profile": settings.model_dump(mode="json"),
+        "evaluate": how.model_dump(mode="json"),
+        "columns": dict(tables.columns),
+        "inputs": {
+            name: None if path is None else {"path": str(path), **hash_tree(path)} for name, path in inputs.items()
+        },
+    }
+    write_json(out / "provenance.json", provenance)
+    write_json(out / "scores.json", {**scores, "profiles_report": profiled.report})
     return scores
 
 
-def _assign_columns(columns: Mapping[str, str], **tables: Path | None) -> dict[str, dict[str, str]]:
-    """Tell each table's reader those of the named columns that the table has; refuse a name that none has."""
+@dataclass(frozen=True)
+class _Tables:
+    """The tables that tell what is to be scored, and what they do not say."""
+
+    profiles: Path
+    screen: Path | None
+    mechanisms: Path | None
+    columns: Mapping[str, str]
+    batch_pattern: str
+    controls: Sequence[str]
+    positive_controls: Sequence[str]
+
+    def read(self) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+        """Read the profiles with what is in their wells, and the mechanisms."""
+        from cytoclr.data.profiles import join_wells, read_profiles
+        from cytoclr.data.screen import read_mechanisms
+
+        told = _assign_columns(self.columns, profiles=self.profiles, screen=self.screen, mechanisms=self.mechanisms)
+        about = None if self.screen is None else self._read_screen(self.screen, told["screen"])
+        table = read_profiles(self.profiles, columns=told["profiles"])
+        if about is not None:
+            table = join_wells(table, about, str(self.profiles))
+        elif "Metadata_Compound" not in table:
+            raise DataError(
+                f"{self.profiles}: does not tell the compound of a well. Name its column (--column compound=NAME), or "
+                "give a plate map (--screen)."
+            )
+        else:
+            table = self._complete(table, str(self.profiles))
+        known = None
+        if self.mechanisms is not None:
+            known = read_mechanisms(self.mechanisms, columns=told["mechanisms"])
+        return round_concentrations(table), known
+
+    def _read_screen(self, path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+        """Read what is in each well, with batch and control type."""
+        from cytoclr.data.profiles import is_image_table, read_wells
+        from cytoclr.data.readers.bbbc021 import read_image_table
+
+        if not is_image_table(path):
+            return self._complete(read_wells(path, columns=columns), str(path))
+        return read_image_table(
+            path,
+            controls=self.controls,
+            positive_controls=self.positive_controls,
+            batch_pattern=self.batch_pattern,
+        )
+
+    def _complete(self, table: pd.DataFrame, source: str) -> pd.DataFrame:
+        """Add batch, control type and concentration where the table does not tell them."""
+        from cytoclr.data.screen import describe_wells
+
+        if "Metadata_Concentration" not in table:
+            logger.warning("%s: no concentration is told; every compound counts as one treatment.", source)
+            table = table.assign(Metadata_Concentration=0.0)
+        own = {name: table[name] for name in ("Metadata_Batch", "Metadata_control_type") if name in table}
+        if len(own) == 2:
+            return table
+        # a table that tells its batches needs no pattern for them
+        described = describe_wells(
+            table,
+            controls=self.controls,
+            positive_controls=self.positive_controls,
+            batch_pattern="^(.*)$" if "Metadata_Batch" in own else self.batch_pattern,
+            source=source,
+        )
+        return described.assign(**own)
+
+
+def _assign_columns(
+    columns: Mapping[str, str], *, strict: bool = True, **tables: Path | None
+) -> dict[str, dict[str, str]]:
+    """Tell each table's reader those of the named columns that the table has; `strict`: refuse a name that none has."""
     from cytoclr.data.columns import MECHANISM_FIELDS, WELL_FIELDS
     from cytoclr.data.files import read_header
 
@@ -138,7 +247,7 @@ def _assign_columns(columns: Mapping[str, str], **tables: Path | None) -> dict[s
         # a folder, or a file with its names inside, is asked itself
         having += ["profiles"] if not headers["profiles"] else []
         takers = [name for name in having if word in (MECHANISM_FIELDS if name == "mechanisms" else WELL_FIELDS)]
-        if not takers:
+        if not takers and strict:
             raise SettingsError(
                 f"--column {word}={column}: "
                 + (f"no table has {column}." if not having else f"{word} is not a field of {' or '.join(having)}.")
@@ -147,74 +256,6 @@ def _assign_columns(columns: Mapping[str, str], **tables: Path | None) -> dict[s
         for name in takers:
             told[name][word] = column
     return told
-
-
-def _hash(path: Path | None) -> str | None:
-    return hash_file(path) if path is not None and path.is_file() else None
-
-
-def _read_screen(
-    path: Path | None,
-    columns: Mapping[str, str] | None,
-    controls: Sequence[str],
-    positive_controls: Sequence[str],
-    batch_pattern: str,
-) -> pd.DataFrame | None:
-    """Read what is in each well, with batch and control type."""
-    if path is None:
-        return None
-    from cytoclr.data.profiles import is_image_table, read_wells
-    from cytoclr.data.readers.bbbc021 import read_image_table
-
-    if is_image_table(path):
-        return read_image_table(
-            path, controls=controls, positive_controls=positive_controls, batch_pattern=batch_pattern
-        )
-    return _complete(read_wells(path, columns=columns), str(path), controls, positive_controls, batch_pattern)
-
-
-def _join(
-    table: pd.DataFrame,
-    about: pd.DataFrame | None,
-    source: str,
-    controls: Sequence[str],
-    positive_controls: Sequence[str],
-    batch_pattern: str,
-) -> pd.DataFrame:
-    from cytoclr.data.profiles import join_wells
-
-    if about is not None:
-        return join_wells(table, about, source)
-    if "Metadata_Compound" not in table:
-        raise DataError(
-            f"{source}: does not tell the compound of a well. Name its column (--column compound=NAME), or give a "
-            "plate map (--screen)."
-        )
-    return _complete(table, source, controls, positive_controls, batch_pattern)
-
-
-def _complete(
-    table: pd.DataFrame,
-    source: str,
-    controls: Sequence[str],
-    positive_controls: Sequence[str],
-    batch_pattern: str,
-) -> pd.DataFrame:
-    """Add batch, control type and concentration where the table does not tell them."""
-    from cytoclr.data.screen import describe_wells
-
-    if "Metadata_Concentration" not in table:
-        logger.warning("%s: no concentration is told; every compound counts as one treatment.", source)
-        table = table.assign(Metadata_Concentration=0.0)
-    own = {name: table[name] for name in ("Metadata_Batch", "Metadata_control_type") if name in table}
-    if len(own) == 2:
-        return table
-    # a table that tells its batches needs no pattern for them
-    pattern = "^(.*)$" if "Metadata_Batch" in own else batch_pattern
-    described = describe_wells(
-        table, controls=controls, positive_controls=positive_controls, batch_pattern=pattern, source=source
-    )
-    return described.assign(**own)
 
 
 def count_cells(unnormalised: pd.DataFrame) -> pd.DataFrame | None:
@@ -228,7 +269,12 @@ def count_cells(unnormalised: pd.DataFrame) -> pd.DataFrame | None:
 
 
 def read_baselines(
-    evaluate_settings: EvaluateSettings, profile_settings: ProfileSettings, unnormalised: pd.DataFrame
+    evaluate_settings: EvaluateSettings,
+    profile_settings: ProfileSettings,
+    unnormalised: pd.DataFrame,
+    *,
+    normaliser: "Normaliser | None" = None,
+    columns: Mapping[str, str] | None = None,
 ) -> "dict[str, Baseline]":
     """Make the baselines that need no encoder: the number of cells, and the tables that the settings name.
 
@@ -240,6 +286,10 @@ def read_baselines(
         All are normalised alike.
     unnormalised
         The wells evaluated: they tell what is in each well.
+    normaliser
+        The one that was applied to them as it was; a table with other features is normalised by the same methods.
+    columns
+        Names of the tables' own columns.
 
     Returns
     -------
@@ -250,32 +300,59 @@ def read_baselines(
     DataError
         A table is missing or wrong, or does not have the wells evaluated.
     """
-    from cytoclr.data.profiles import join_wells, read_profiles
     from cytoclr.evaluate import Baseline
-    from cytoclr.profiles import profile_wells
 
     baselines = {}
     counted = count_cells(unnormalised)
     if counted is not None:
         try:
             # one feature has no angle, so the nearest is the nearest in number
-            baselines["cell-count"] = Baseline(profile_wells(counted, profile_settings).well, metric="euclidean")
+            wells = _profile_alike(counted, profile_settings, normaliser)
+            baselines["cell-count"] = Baseline(wells, metric="euclidean")
         except DataError as error:
             logger.warning("The baseline cell-count is left out: %s", error)
     for name, of in evaluate_settings.baselines.items():
-        table = read_profiles(of.table)
-        wells = pd.MultiIndex.from_frame(unnormalised[WELL].astype("str"))
-        here = pd.MultiIndex.from_frame(table[WELL]).isin(wells)
-        if not here.all():
-            logger.warning(
-                "The baseline %s has %s rows of wells that are not evaluated; they are left out.", name, (~here).sum()
-            )
-        joined = join_wells(table[here], unnormalised, str(of.table))
-        missing = len(wells) - len(joined.drop_duplicates(WELL))
-        if missing:
-            logger.warning("The baseline %s lacks %s of %s wells.", name, missing, len(wells))
-        baselines[name] = Baseline(profile_wells(joined, profile_settings).well, labels_seen=of.labels_seen)
+        try:
+            table = _read_baseline(name, of.table, unnormalised, columns or {})
+            wells = _profile_alike(table, profile_settings, normaliser)
+        except DataError as error:
+            raise DataError(f"The baseline {name}: {error}") from error
+        baselines[name] = Baseline(wells, labels_seen=of.labels_seen)
     return baselines
+
+
+def _read_baseline(name: str, path: Path, unnormalised: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Read a table of the wells evaluated; say which rows it has beside them, and which it lacks."""
+    from cytoclr.data.profiles import join_wells, read_profiles
+
+    table = read_profiles(path, columns=_assign_columns(columns, profiles=path, strict=False)["profiles"])
+    wells = pd.MultiIndex.from_frame(unnormalised[WELL].astype("str"))
+    here = pd.MultiIndex.from_frame(table[WELL]).isin(wells)
+    if not here.any():
+        first = " ".join(table[WELL].iloc[0].astype("str"))
+        raise DataError(f"{path}: none of its {len(table):,} rows is of a well that is evaluated, first: {first}.")
+    if not here.all():
+        logger.warning(
+            "The baseline %s has %s rows of wells that are not evaluated; they are left out.",
+            name,
+            f"{(~here).sum():,}",
+        )
+    joined = join_wells(table[here], unnormalised, str(path))
+    missing = len(wells) - len(joined.drop_duplicates(WELL))
+    if missing:
+        logger.warning("The baseline %s lacks %s of %s wells.", name, f"{missing:,}", f"{len(wells):,}")
+    return joined
+
+
+def _profile_alike(table: pd.DataFrame, settings: ProfileSettings, normaliser: "Normaliser | None") -> pd.DataFrame:
+    """Normalise another table of the same wells as the first: by what was learnt, if it is of the same features."""
+    from cytoclr.profiles import profile_wells
+
+    if normaliser is None:
+        return profile_wells(table, settings).well
+    if set(normaliser.features) <= set(table.columns):
+        return profile_wells(table, settings, normaliser=normaliser).well
+    return profile_wells(table, settings.model_copy(update={"normalise": normaliser.methods})).well
 
 
 def score_by_all_protocols(
@@ -284,9 +361,12 @@ def score_by_all_protocols(
     profile_settings: ProfileSettings,
     evaluate_settings: EvaluateSettings,
     *,
+    normaliser: "Normaliser | None" = None,
     seed: int,
 ) -> dict[str, Any]:
     """Score one table by every known protocol, side by side, each on profiles normalised as it demands.
+
+    Changes of the protocol in the settings are made to each.
 
     Returns
     -------
@@ -297,15 +377,19 @@ def score_by_all_protocols(
     from cytoclr.profiles import name_normalisation, profile_wells
 
     scored: dict[str, Any] = {}
-    for name, protocol in PROTOCOLS.items():
-        methods: tuple[Normalisation, ...] = profile_settings.normalise
+    changes = evaluate_settings.protocol_changes.model_dump()
+    for name, known in PROTOCOLS.items():
+        protocol = known.change(changes)
+        settings, applied = profile_settings, normaliser
         if protocol.normalisation is not None:
-            methods = ProfileSettings.model_validate({"normalise": protocol.normalisation}).normalise
+            demanded = ProfileSettings.model_validate({"normalise": protocol.normalisation}).normalise
+            settings, applied = profile_settings.model_copy(update={"normalise": demanded}), None
+        methods: Sequence[Normalisation] = settings.normalise if applied is None else applied.methods
         scored[name] = {"protocol": protocol.describe(), "normalisation": name_normalisation(methods)}
         try:
-            wells = profile_wells(unnormalised, profile_settings.model_copy(update={"normalise": methods})).well
-            found, _ = score_treatments(annotate_treatments(wells, mechanisms, protocol), evaluate_settings, seed=seed)
-            scored[name] |= found
+            wells = profile_wells(unnormalised, settings, normaliser=applied).well
+            treatments = annotate_treatments(wells, mechanisms, protocol)
+            scored[name] |= score_treatments(treatments, evaluate_settings, seed=seed)[0]
         except DataError as error:
             scored[name]["reason"] = str(error)
     return scored

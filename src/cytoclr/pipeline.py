@@ -338,8 +338,10 @@ class _Run:
                 told[name] = profiles.report
             return told
 
+        from cytoclr.profiles import list_warnings
+
         report = self._finish("profile", {"settings": _values(settings), "embed": self._hashes("embed")}, work).report
-        for warning in _list_profile_warnings(report[TRAINED]):
+        for warning in list_warnings(report[TRAINED]):
             logger.warning("profile: %s", warning)
 
     def evaluate(self) -> None:
@@ -388,6 +390,7 @@ class _Run:
         inputs = {"settings": _values(self.settings.report), "seed": self.settings.seed, "stages": hashes}
 
         def work(place: Path) -> dict[str, Any]:
+            from cytoclr.profiles import list_warnings
             from cytoclr.report import ReportInputs, write_report
 
             told = {stage: self.stages.read_finished(stage).report for stage in stages}
@@ -402,7 +405,7 @@ class _Run:
                 metrics=_read_lines(self.folder / "model" / "metrics.jsonl"),
                 provenance=read_json(self.folder / "provenance.json"),
                 left_out=[f"{count:,} × {reason}" for reason, count in told["crop"]["left_out"].items()],
-                warnings=_list_profile_warnings(told["profile"][TRAINED]),
+                warnings=list_warnings(told["profile"][TRAINED]),
                 settings_text=dump_settings(self.settings),
             )
             page = place / "report.html"
@@ -595,13 +598,6 @@ def _probe_treatments(
     cells = read_table(root / "cells.parquet")
     embeddings = embed(CropStore(root / "crops"), cells, encoder, embed_settings, device=device)
     return probe_treatments(embeddings, classifier=settings.classifier, test_fraction=settings.test_fraction, seed=seed)
-
-
-def _list_profile_warnings(report: Mapping[str, Any]) -> list[str]:
-    """What a user must know of the profiles: warnings of the normalisation, and wells with too few cells."""
-    few = report["wells_with_few_cells"]
-    told = f"{len(few)} wells have fewer than {report['min_cells_per_well']} cells and take no part: {list_some(few)}."
-    return [*report["normalisation"]["warnings"], *([told] if few else [])]
 
 
 def _values(section: BaseModel, *, leave_out: set[str] | None = None) -> dict[str, Any]:

@@ -1,13 +1,18 @@
 """What is done with finished runs, and with scored tables: compare two, hand profiles to other programs."""
 
+import logging
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from cytoclr.errors import DataError, SettingsError
+import pandas as pd
+
+from cytoclr.errors import DataError, SettingsError, list_some
 from cytoclr.storage import open_atomic, read_json, read_table, write_table
 
 __all__ = ["TRAINED", "Level", "compare", "embeddings_path", "export", "profile_path"]
+
+logger = logging.getLogger(__name__)
 
 #: The encoder that was trained; what it must beat is profiled and scored alike.
 TRAINED = "trained"
@@ -38,22 +43,34 @@ def compare(first: Path, second: Path, *, seed: int = 0) -> dict[str, Any]:
     """
     from cytoclr.evaluate import compare_runs
 
-    sides = [
-        [(read_json(of / "scores.json"), read_table(of / "matches.parquet")) for of in _find_scored(side)]
-        for side in (first, second)
-    ]
+    sides = [[_read_scored(folder) for folder in _find_scored(side)] for side in (first, second)]
     return compare_runs(sides[0], sides[1], names=(str(first), str(second)), seed=seed)
 
 
 def _find_scored(folder: Path) -> list[Path]:
     """The folder itself, or those in it that hold scores."""
-    for found in ([folder], sorted(folder.iterdir()) if folder.is_dir() else []):
-        scored = [of for of in found if (of / "scores.json").is_file()]
-        if scored:
-            return scored
-    raise DataError(
-        f"{folder}: holds no scores.json, nor does a folder in it. Expected a run after evaluate, or several of them."
-    )
+    if (folder / "scores.json").is_file():
+        return [folder]
+    inner = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    scored = [path for path in inner if (path / "scores.json").is_file()]
+    if not scored:
+        raise DataError(
+            f"{folder}: holds no scores.json, nor does a folder in it. Expected a run after evaluate, or several of "
+            "them."
+        )
+    others = [path.name for path in inner if path not in scored]
+    if others:
+        logger.warning("%s: %d folders without scores are left out: %s", folder, len(others), list_some(others))
+    return scored
+
+
+def _read_scored(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    scores, matches = read_json(folder / "scores.json"), folder / "matches.parquet"
+    if not isinstance(scores, dict) or not {"protocol", "normalisation", "labels_seen"} <= set(scores):
+        raise DataError(f"{folder / 'scores.json'}: not what evaluate writes. Evaluate again.")
+    if not matches.is_file():
+        raise DataError(f"{matches}: no such file beside scores.json. Evaluate again.")
+    return scores, read_table(matches)
 
 
 def export(run: Path, out: Path, *, level: Level = "well", features: str = "trained") -> Path:
@@ -83,7 +100,10 @@ def export(run: Path, out: Path, *, level: Level = "well", features: str = "trai
         raise SettingsError(f"{out}: exists. Choose another name; nothing was changed.")
     path = run / (embeddings_path(features) if level == "cell" else profile_path(features, level))
     if not path.is_file():
-        raise DataError(f"{path}: no such table. Run up to the profiles first, or choose another level or features.")
+        raise DataError(
+            f"{path}: no such table. A run has cells, sites, wells and treatments of its encoder and of its baselines "
+            "once it is profiled; a scored table has wells and treatments."
+        )
     table = read_table(path)
     if out.name.endswith(".h5ad"):
         scored = read_json(run / "scores.json") if (run / "scores.json").is_file() else {}

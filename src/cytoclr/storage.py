@@ -28,6 +28,7 @@ __all__ = [
     "Manifest",
     "hash_file",
     "hash_json",
+    "hash_tree",
     "hold_run",
     "open_atomic",
     "read_json",
@@ -125,6 +126,13 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_tree(path: Path) -> dict[str, str]:
+    """SHA-256 of a file (as ``sha256``), or of every file of a folder by its name in it; nothing if there is none."""
+    if path.is_file():
+        return {"sha256": hash_file(path)}
+    return {file.relative_to(path).as_posix(): hash_file(file) for file in sorted(path.rglob("*")) if file.is_file()}
 
 
 def hash_json(value: object) -> str:

@@ -23,14 +23,14 @@ def show_log(console: Console, *, debug: bool) -> None:
 
 
 class _ConsoleHandler(logging.Handler):
-    """Prints above a live bar, whole lines, nothing read as markup."""
+    """Prints above a live bar, whole lines, nothing read as markup or emoji (``aggregate.py:100:`` would be one)."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(self.format(record), markup=False, highlight=False, soft_wrap=True)
+        self._console.print(self.format(record), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 class TerminalProgress:
@@ -71,7 +71,7 @@ class TerminalProgress:
         elif time.monotonic() - self._said_s > _EVERY_S:
             self._said_s = time.monotonic()
             left_s = (self._said_s - self._began_s) * (self._total - self._done) / max(self._done, 1)
-            self._console.print(f"{self._stage:<12} {self._describe()}, {left_s:.0f} s left", highlight=False)
+            self._say(f"{self._describe()}, {left_s:.0f} s left")
 
     def finish(self) -> None:
         """Take the bar away and leave one line in its place."""
@@ -80,8 +80,11 @@ class TerminalProgress:
             self._live = None
         if self._stage:
             elapsed_s = time.monotonic() - self._began_s
-            self._console.print(f"{self._stage:<12} {self._describe()}, {elapsed_s:.1f} s", highlight=False)
+            self._say(f"{self._describe()}, {elapsed_s:.1f} s")
             self._stage = ""
+
+    def _say(self, text: str) -> None:
+        self._console.print(f"{self._stage:<12} {text}", markup=False, emoji=False, highlight=False)
 
     def _describe(self) -> str:
         rate = self._done / max(time.monotonic() - self._began_s, 1e-9)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cytoclr.data.files import read_any_table, read_texts
+from cytoclr.data.files import read_any_table, read_header, read_texts
 from cytoclr.errors import DataError
 from cytoclr.tables import feature_columns
 
@@ -54,3 +54,13 @@ def test_metadata_stay_texts_and_empty_cells_do_not_make_a_feature_a_text(tmp_pa
     table = read_any_table(path)
     assert table["Metadata_Plate"].tolist() == ["00123", "00123"]
     assert feature_columns(table) == ["A", "B"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_table_is_packed_if_it_is_not_if_it_is_called_so(tmp_path: Path, name: str, packed: bool) -> None:
+    """pycytominer 1.7.1 writes plain CSV under the name that it is told, ``.csv.gz`` too."""
+    text = b"a,b\n1,2\n"
+    (tmp_path / name).write_bytes(gzip.compress(text) if packed else text)
+    assert read_texts(tmp_path / name).to_dict("list") == {"a": ["1"], "b": ["2"]}
+    assert read_header(tmp_path / name) == ["a", "b"]

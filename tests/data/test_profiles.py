@@ -155,7 +155,7 @@ def test_a_field_is_what_one_says_it_is(tmp_path: Path) -> None:
     assert feature_columns(untold) == ["n", "A"]
     with pytest.raises(SettingsError, match=r"columns: dose is not known\. Expected some of plate, well, batch"):
         read_profiles(path, columns={"dose": "n"})
-    with pytest.raises(DataError, match=r"no column Metadata_JCP2022, which columns names as the compound\. Found: Me"):
+    with pytest.raises(DataError, match=r"no column Metadata_JCP2022, told as the compound\. Found: Me"):
         read_profiles(path, columns={"compound": "Metadata_JCP2022"})
 
 
@@ -191,6 +191,9 @@ def test_features_may_be_called_by_numbers(tmp_path: Path) -> None:
         ("Metadata_control_type", ["negcon", "poscon_diverse", ""], ["negcon", "poscon", "trt"]),
         ("Metadata_control_type", ["negcon", "trt", ""], ["negcon", "trt", ""]),
         ("Metadata_pert_type", ["negcon", "poscon", "trt"], ["negcon", "poscon", "trt"]),
+        ("Metadata_pert_type", ["NegCon", "poscon_cp", "poscon_orf", "TRT"], ["negcon", "poscon", "poscon", "trt"]),
+        ("Metadata_pert_type", ["negcon", "trt", "empty", ""], ["negcon", "trt", "empty", ""]),
+        ("Metadata_control_type", ["NegCon", "Poscon", "trt"], ["negcon", "poscon", "trt"]),
         ("Metadata_pert_type", ["control", "control", "trt"], None),
     ],
 )
@@ -239,8 +242,8 @@ def test_columns_that_are_no_features_are_named(tmp_path: Path, caplog: pytest.L
         ("Metadata_Plate,A,B, A,B\nP,1,2,3,4\n", r"2 column names stand more than once: A, B"),
         (
             "Metadata_Plate,Position,A\nP,B02,1\n",
-            r"no column of the well\. Expected Metadata_Well; if it has another name, name it in columns, as "
-            r"well: NAME\. Found: Metadata_Plate, Position, A",
+            r"no column of the well\. Expected Metadata_Well; if it has another name, tell it: --column well=NAME "
+            r"\(well: NAME in columns\)\. Found: Metadata_Plate, Position, A",
         ),
         ("A\n1\n", r"no column of the plate and the well\. Expected Metadata_Plate, Metadata_Well; if"),
         ("Metadata_Plate,Metadata_Well,A\n", r"the table has no rows\. Expected one a well, a site or a cell"),
@@ -254,7 +257,8 @@ def test_columns_that_are_no_features_are_named(tmp_path: Path, caplog: pytest.L
         ),
         (
             "Plate,Image_Metadata_Plate,Well,A\nP,P,B02,1\nP,Q,B02,1\n",
-            r"Plate and Image_Metadata_Plate could both be Metadata_Plate, and differ in 1 of 2 rows\. Name the right",
+            r"Plate and Image_Metadata_Plate could both be Metadata_Plate, and differ in 1 of 2 rows\. Name the right "
+            r"one: --column plate=NAME",
         ),
     ],
 )
@@ -304,16 +308,22 @@ def test_a_plate_map_is_read(tmp_path: Path) -> None:
         ),
         (
             "plate,well,compound,concentration\nP,B02,a,1 uM\n",
-            r"Metadata_Concentration .* found '1 uM', expected a number",
+            r"concentration is no number of µM in 1 of 1 rows, first in row 1: '1 uM'\. Write 1\.",
         ),
-        ("plate,well,compound,concentration\nP,B02,a,\n", r"Metadata_Concentration is empty in 1 of 1 rows"),
-        ("plate,well,compound,concentration\nP,B02,,1\n", r"Metadata_Compound is empty in 1 of 1 rows, first in row 1"),
+        (
+            "plate,well,compound,concentration\nP,B02,a,\n",
+            r"concentration is empty in 1 of 1 rows, first in row 1 \(P B02 a\)",
+        ),
+        ("plate,well,compound,concentration\nP,B02,,1\n", r"none of its 1 wells has a compound \(compound is empty"),
         (
             "plate,well,compound,concentration\nP,B02,a,1\nP,B02,b,1\n",
             r"1 well has more than one treatment, first: P B02 \(a 1 µM and b 1 µM\)\. Expected one compound",
         ),
         ("plate,well,compound,concentration,batch\nP,B02,a,1,1\nP,B02,a,1,2\n", r"P B02 has more than one Batch: 1, 2"),
-        ("plate,well,compound,concentration,control_type\nP,B02,a,1,x\n", r"found 'x', expected one of negcon, poscon"),
+        (
+            "plate,well,compound,concentration,control_type\nP,B02,a,1,x\n",
+            r"control_type says x \(1 row\) in 1 of 1 rows, first in row 1\. Expected negcon, poscon, trt or empty",
+        ),
         ("plate,well,compound,well,concentration\nP,B02,a,B03,1\n", r"1 column name stands more than once: well"),
     ],
 )
@@ -376,3 +386,213 @@ def test_a_folder_of_tables_is_one_table_whichever_plates_they_hold(tmp_path: Pa
     (folder / "c.csv").write_text("Metadata_Plate,Metadata_Well,Cells_B\n3,A01,1\n")
     with pytest.raises(DataError, match=r"c\.csv: has other columns than a\.csv beside it, 2 differ: Cells_A, Cells_B"):
         read_profiles(folder)
+
+
+def write_wells(path: Path, *, wells: int = 8, extra: str = "") -> Path:
+    """Write a table of wells, with a position that only a table of wells may keep as a feature."""
+    rows = [f"P,B{row:02d},{row}.5,{row}.25" for row in range(wells)]
+    return write(path, "\n".join(["Metadata_Plate,Metadata_Well,Cells_Location_Center_X,A", *rows]) + "\n" + extra)
+
+
+def test_a_copied_row_does_not_make_wells_into_cells(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    once = read_profiles(write_wells(tmp_path / "once.csv"))
+    twice = read_profiles(
+        write_wells(tmp_path / "twice.csv", extra="P,B03,3.50,3.25\nP,B03,3.5,3.25\nP,B01,1.5,1.25\n")
+    )
+    pd.testing.assert_frame_equal(twice, once)
+    assert feature_columns(once) == ["Cells_Location_Center_X", "A"]
+    assert "twice.csv: 3 of 11 rows are copies, in every column, of a row above them" in caplog.text
+    assert "first row 9 (P B03)" in caplog.text
+    assert "once.csv" not in caplog.text
+
+
+def test_rows_with_gaps_can_be_copies_too(tmp_path: Path) -> None:
+    table = pd.DataFrame({"Metadata_Plate": "P", "Metadata_Well": ["A", "A", "B"], "A": [np.nan, np.nan, 1], "B": 1.0})
+    table.to_parquet(tmp_path / "a.parquet")
+    assert len(read_profiles(tmp_path / "a.parquet")) == 2
+
+
+def test_a_few_wells_with_several_rows_are_neither_wells_nor_cells(tmp_path: Path) -> None:
+    path = write_wells(tmp_path / "a.csv", extra="P,B03,3.5,7\nP,B04,3.5,7\nP,B04,3.5,8\n")
+    with pytest.raises(
+        DataError,
+        match=r"a.csv: 8 wells, of which 2 have rows that differ, first P B03 \(rows 4 and 9, in A\); expected one row a "
+        r"well, or several for all \(sites, cells\)\. Leave out .* or name the column .* --column site=NAME",
+    ):
+        read_profiles(path)
+
+
+def test_sites_may_be_few_if_they_are_numbered(tmp_path: Path) -> None:
+    rows = [f"P,B{row:02d},1,{row}" for row in range(8)]
+    path = write(tmp_path / "a.csv", "\n".join(["plate,well,site,A", *rows, "P,B03,2,7"]))
+    assert len(read_profiles(path)) == 9
+    with pytest.raises(DataError, match=r"8 wells, of which 1 has rows that differ"):
+        read_profiles(write(path, path.read_text().replace("P,B03,2,7", "P,B03,1,7")))
+
+
+@pytest.mark.parametrize("number", ["ObjectNumber", "Metadata_Cells_Number_Object_Number", "Metadata_CellID"])
+def test_a_cell_is_one_cell(tmp_path: Path, number: str) -> None:
+    path = write(tmp_path / "a.csv", f"Metadata_Plate,Metadata_Well,{number},A\nP,B02,1,1\nP,B02,2,3\nP,B03,3,4\n")
+    cells = read_profiles(path)
+    assert cells["Metadata_NumCells"].tolist() == [1, 1, 1]
+    assert cells.columns[:3].tolist() == [*WELL, "Metadata_NumCells"]
+    counted = path.read_text().replace("Well,", "Well,Metadata_Object_Count,").replace("B02,", "B02,5,")
+    own = read_profiles(write(path, counted.replace("B03,", "B03,6,")))
+    assert own["Metadata_NumCells"].tolist() == [5, 5, 6]
+
+
+def test_rows_that_may_be_sites_are_not_counted_as_cells(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "Metadata_Plate,Metadata_Well,A\nP,B02,1\nP,B02,3\n")
+    assert "Metadata_NumCells" not in read_profiles(path)
+
+
+@pytest.mark.parametrize("found", ["12 cells", "-5", "1.5", "", "inf"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_number_of_cells_is_one(tmp_path: Path, found: str, suffix: str) -> None:
+    path = write(tmp_path / "a.csv", f"Metadata_Plate,Metadata_Well,Metadata_NumCells,A\nP,B02,7,1\nP,B03,{found},1\n")
+    if suffix == ".parquet":
+        pd.read_csv(path).to_parquet(tmp_path / "a.parquet")
+    told = {"-5": r"-5(\.0)?", "": "empty", "1.5": r"1\.5"}.get(found, found)
+    with pytest.raises(
+        DataError,
+        match=rf"a{suffix}: Metadata_NumCells is no number of cells in 1 of 2 rows, first in row 2: found '?{told}'?\. "
+        r"Expected whole numbers, at least 0",
+    ):
+        read_profiles(tmp_path / f"a{suffix}")
+
+
+def test_rows_of_no_cells_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "Metadata_Plate,Metadata_Well,Metadata_NumCells,A\nP,B02,7,1\nP,B03,0,0\nP,B04,5,1\n"
+    profiles = read_profiles(write(tmp_path / "a.csv", text))
+    assert profiles["Metadata_Well"].tolist() == ["B02", "B04"]
+    assert profiles.index.tolist() == [0, 1]
+    assert "a.csv: 1 of 3 rows has 0 cells by Metadata_NumCells, first row 2 (P B03)" in caplog.text
+    with pytest.raises(DataError, match=r"Metadata_NumCells is 0 in all 3 rows"):
+        read_profiles(write(tmp_path / "b.csv", text.replace(",7,", ",0,").replace(",5,", ",0,")))
+
+
+@pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("TRUE", "FALSE"), ("true", "false")])
+def test_flags_come_back_from_csv(tmp_path: Path, yes: str, no: str) -> None:
+    text = f"Metadata_Plate,Metadata_Well,Metadata_FewCells,A\nP,B02,{no},1\nP,B03,{yes},1\n"
+    flags = read_profiles(write(tmp_path / "a.csv", text))["Metadata_FewCells"]
+    assert flags.dtype == bool
+    assert flags.tolist() == [False, True]
+    for wrong in ("maybe", ""):
+        with pytest.raises(
+            DataError, match=r"a.csv: Metadata_FewCells is neither True nor False in 1 of 2 rows, first in row 2: found"
+        ):
+            read_profiles(write(tmp_path / "a.csv", text.replace(yes, wrong)))
+
+
+def test_flags_that_are_flags_stay(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {"Metadata_Plate": "P", "Metadata_Well": ["A", "B"], "Metadata_FewCells": [True, False], "A": 1}
+    )
+    table.to_parquet(tmp_path / "a.parquet")
+    assert read_profiles(tmp_path / "a.parquet")["Metadata_FewCells"].tolist() == [True, False]
+
+
+def test_unknown_perturbations_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = "Metadata_Plate,Metadata_Well,Metadata_pert_type,A\nP,B02,control,1\nP,B03,control,2\nP,B04,trt,3\n"
+    profiles = read_profiles(write(tmp_path / "a.csv", rows))
+    assert "Metadata_control_type" not in profiles
+    assert "a.csv: Metadata_pert_type says control (2 rows)" in caplog.text
+    assert "--column control_type=NAME" in caplog.text
+    assert "--set 'screen.controls=[NAME]'" in caplog.text
+
+
+JUMP = """Metadata_Plate,Metadata_Well,Metadata_Compound,Metadata_Concentration,Metadata_pert_type,A
+P,A01,water,,negcon,1
+P,A02,taxol,1,poscon_cp,2
+P,A03,,,empty,3
+P,A04,,,trt,4
+P,A05,nothing,,empty,5
+P,A06,a,2,trt,6
+P,A07,DMSO,,trt,7
+"""
+
+
+def test_empty_wells_are_left_out_and_untreated_ones_have_no_dose(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "a.csv", JUMP)
+    assert len(read_profiles(path)) == 7  # a plate map may know better
+    profiles = read_profiles(path, controls=["DMSO"])
+    assert profiles["Metadata_Well"].tolist() == ["A01", "A02", "A06", "A07"]
+    assert profiles["Metadata_Concentration"].tolist() == [0.0, 1.0, 2.0, 0.0]
+    assert "a.csv: 3 of 7 wells are empty (no Metadata_Compound, or empty by Metadata_pert_type)" in caplog.text
+    assert "first in row 3 (P A03)" in caplog.text
+    assert profiles.index.tolist() == [0, 1, 2, 3]
+
+
+def test_controls_without_a_name_are_called_by_their_mark(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """JUMP's pilot marks its DMSO wells as negcon and leaves their compound empty."""
+    path = write(tmp_path / "a.csv", JUMP.replace("water", ""))
+    profiles = read_profiles(path, controls=["DMSO"])
+    assert profiles["Metadata_Compound"].tolist() == ["negcon", "taxol", "a", "DMSO"]
+    assert "a.csv: 1 of 7 rows is marked negcon and has no Metadata_Compound; it is called negcon" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        (
+            "a,2",
+            "a,0.3 uM",
+            r"a.csv: Metadata_Concentration is no number of µM in 1 of 4 rows, first in row 6: '0\.3 uM'\. Write 0\.3",
+        ),
+        ("a,2", "a,300 nM", r"first in row 6: '300 nM'\. Write 0\.3"),
+        ("a,2", '"a","0,3"', r"first in row 6: '0,3'\. Write 0\.3"),
+        ("a,2", "a,high", r"first in row 6: 'high'\. Expected"),
+        ("a,2", "a,-1", r"first in row 6: '-1'\. Expected"),
+        (
+            "a,2",
+            "a,",
+            r"a.csv: Metadata_Concentration is empty in 1 of 4 rows, first in row 6 \(P A06 a\)\. Expected a number of µM; "
+            r"where a is untreated, say so: --set 'screen.controls=\[a\]'",
+        ),
+        ("2,trt", "2,other", r"a.csv: Metadata_control_type says other \(1 row\) in 1 of 4 rows, first in row 6"),
+        ("2,trt", "2,", r"a.csv: Metadata_control_type says nothing \(1 row\) in 1 of 4 rows, first in row 6"),
+    ],
+)
+def test_what_a_table_tells_of_its_treatments_is_checked(tmp_path: Path, old: str, new: str, match: str) -> None:
+    text = JUMP.replace("pert_type", "control_type").replace(old, new)
+    with pytest.raises(DataError, match=match):
+        read_profiles(write(tmp_path / "a.csv", text), controls=["DMSO"])
+
+
+def test_messages_name_the_tables_own_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", JUMP.replace("Metadata_Concentration", "dose").replace("a,2", "a,"))
+    with pytest.raises(DataError, match=r"dose is empty in 1 of 4 rows"):
+        read_profiles(path, columns={"concentration": "dose"}, controls=["DMSO"])
+    empty = "Metadata_Plate,Metadata_Well,pert,A\nP,A01,,1\n"
+    with pytest.raises(DataError, match=r"none of its 1 wells has a compound \(pert is empty"):
+        read_profiles(write(path, empty), columns={"compound": "pert"}, controls=["DMSO"])
+
+
+def test_wells_that_a_plate_map_knows_as_empty_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    wells = read_wells(write(tmp_path / "map.csv", JUMP), controls=["DMSO"])
+    assert wells["Metadata_Compound"].tolist() == ["water", "taxol", "", "", "", "a", "DMSO"]
+    assert wells["Metadata_Concentration"].tolist() == [0.0, 1.0, 0.0, 0.0, 0.0, 2.0, 0.0]
+    profiles = read_profiles(write_wells(tmp_path / "a.csv").parent / "a.csv")
+    profiles = profiles.assign(Metadata_Well=[f"A{row:02d}" for row in range(1, 9)]).iloc[:7]
+    joined = join_wells(profiles, wells.assign(Metadata_Batch="1"), "a.csv")
+    assert joined["Metadata_Well"].tolist() == ["A01", "A02", "A06", "A07"]
+    assert "a.csv: 3 of 7 wells are empty by the plate map and left out, first: P A03" in caplog.text
+    with pytest.raises(DataError, match=r"none of its 1 wells has a compound by the plate map"):
+        join_wells(profiles.iloc[2:3], wells.assign(Metadata_Batch="1"), "a.csv")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_a_table_of_many_features_is_one_piece(tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.normal(size=(4, 400)), columns=[f"Cells_{number}" for number in range(400)])
+    table = pd.concat([pd.DataFrame({"Metadata_Plate": "P", "Metadata_Well": list("ABCD")}), table], axis=1)
+    if name.endswith("csv"):
+        table.to_csv(tmp_path / name, index=False)
+    else:
+        table.to_parquet(tmp_path / name)
+    profiles = read_profiles(tmp_path / name)
+    profiles["Cells_new"] = 1.0  # pandas warns of a table in pieces
+    assert profiles.shape == (4, 403)

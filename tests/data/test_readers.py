@@ -76,7 +76,10 @@ def edit(path: Path, **changes: tuple[int, str]) -> Path:
         ),
         ({"Image_FileName_DAPI": (1, "x_s1_w1.tif")}, r"rows 1 and 2 have the same Plate, Well, Site"),
         ({"Image_Metadata_Plate_DAPI": (0, "plate")}, r"the batch of plate 'plate' is not found by batch_pattern"),
-        ({"Image_Metadata_Concentration": (0, "10 uM")}, r"found '10 uM', expected a number µM"),
+        (
+            {"Image_Metadata_Concentration": (0, "10 uM")},
+            r"Image_Metadata_Concentration is no number of µM .* '10 uM'\. Write 10\.",
+        ),
     ],
 )
 def test_a_wrong_image_table_is_refused(tiny_screen: Path, changes: dict, match: str) -> None:
@@ -319,6 +322,7 @@ def test_features_of_deepprofiler_are_read_and_nothing_is_unpickled(
     assert cells["Metadata_Well"].tolist() == ["B02"] * 5
     assert cells["Metadata_Site"].tolist() == [1, 1, 1, 2, 2]
     assert cells["Metadata_Object"].tolist() == [1, 2, 3, 1, 2]
+    assert cells["Metadata_NumCells"].tolist() == [1] * 5
     assert cells["Metadata_x"].tolist() == [0.5, 1.5, 2.5, 0.5, 1.5]
     assert feature_columns(cells) == [f"Cells_DeepProfiler_{number:04d}" for number in range(4)]
     np.testing.assert_array_equal(cells.loc[:2, feature_columns(cells)].to_numpy(), first)
@@ -332,7 +336,7 @@ def test_other_layouts_of_deepprofiler_are_read(tmp_path: Path, name: str) -> No
     path.parent.mkdir(parents=True)
     np.savez(path, features=np.ones((2, 3)))
     cells = read_profiles(tmp_path / "features")
-    assert cells.iloc[0].tolist() == ["00123", "B02", 1, 1, 1.0, 1.0, 1.0]
+    assert cells.iloc[0].tolist() == ["00123", "B02", 1, 1, 1, 1.0, 1.0, 1.0]
 
 
 def test_wrong_features_of_deepprofiler_are_refused(tmp_path: Path, deepprofiler: Path) -> None:

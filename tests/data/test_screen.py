@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cytoclr.data.screen import read_mechanisms
+from cytoclr.data.screen import describe_wells, read_mechanisms
 from cytoclr.errors import DataError, SettingsError
 from cytoclr.tables import MECHANISM, TREATMENT
 
@@ -38,6 +38,7 @@ def test_a_mechanism_may_hold_for_all_concentrations(tmp_path: Path, caplog: pyt
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert "none.csv: no column of the concentration, so a mechanism holds for all" in record.getMessage()
+    assert "--column concentration=NAME" in record.getMessage()
 
 
 @pytest.mark.parametrize("name", ["moa.csv", "moa.csv.gz", "moa.parquet"])
@@ -67,9 +68,7 @@ def test_wrong_names_of_columns_are_refused(tmp_path: Path) -> None:
         SettingsError, match=r"plate is not known\. Expected some of compound, concentration, mechanism"
     ):
         read_mechanisms(path, columns={"plate": "compound"})
-    with pytest.raises(
-        DataError, match=r"no column uM, which columns names as the concentration\. Found: compound, moa"
-    ):
+    with pytest.raises(DataError, match=r"no column uM, told as the concentration\. Found: compound, moa"):
         read_mechanisms(path, columns={"concentration": "uM"})
 
 
@@ -87,11 +86,14 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
     [
         ("compound,concentration,moa\n", "the mechanism table has no rows"),
         ("", "empty"),
-        ("compound,dose\na,1\n", r"no column of the mechanism\. Expected Metadata_MoA; if .* as mechanism: NAME\."),
+        (
+            "compound,dose\na,1\n",
+            r"no column of the mechanism\. Expected Metadata_MoA; if .* --column mechanism=NAME \(mech",
+        ),
         ("name,moa\na,b\n", r"no column of the compound\. Expected Metadata_Compound; if it has another name"),
         (
             "compound,moa,MOA\na,b,b\na,b,c\n",
-            r"moa and MOA could both be Metadata_MoA, and differ in 1 of 2 rows\. Name",
+            r"moa and MOA could both be Metadata_MoA, and differ in 1 of 2 rows\. Name the right one: --column mech",
         ),
         ("compound,moa,moa\na,b,b\n", r"1 column name stands more than once: moa\. Expected each once"),
         ("compound,concentration,moa\na,1,b\na,1.0,c\n", "rows 1 and 2 have the same Compound, Concentration: a, 1.0"),
@@ -102,9 +104,12 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
         ("compound,moa\na,b\na,c\n", "rows 1 and 2 have the same Compound, Concentration: a, empty"),
         (
             "compound,concentration,moa\na,,b\nc,1 uM,d\n",
-            r"Concentration is of another kind in 1 .* row 2: found '1 uM'",
+            r"concentration is no number of µM in 1 of 2 rows, first in row 2: '1 uM'\. Write 1\.",
         ),
-        ("compound,concentration,moa\na,-1,b\n", r"Metadata_Concentration is too small in 1 of 1 rows"),
+        (
+            "compound,concentration,moa\na,-1,b\n",
+            r"concentration is no number of µM in 1 of 1 rows, first in row 1: '-1'\. Expected",
+        ),
         ("compound,moa\na,b\n,c\n", r"Metadata_Compound is empty in 1 of 2 rows, first in row 2"),
         ("compound,moa\na,b\nc,\n", r"Metadata_MoA is empty in 1 of 2 rows, first in row 2"),
     ],
@@ -112,3 +117,13 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
 def test_a_wrong_mechanism_table_is_refused(tmp_path: Path, text: str, match: str) -> None:
     with pytest.raises(DataError, match=match):
         read_mechanisms(write(tmp_path / "moa.csv", text))
+
+
+def test_a_batch_that_is_not_found_says_how_to_tell_it() -> None:
+    wells = pd.DataFrame({"Metadata_Plate": ["101"], "Metadata_Compound": ["a"]})
+    with pytest.raises(
+        DataError,
+        match=r"map.csv: the batch of plate '101' is not found by batch_pattern '\^\(\[\^_\]\+\)_'\. Set it, as --set "
+        r"'screen\.batch_pattern=\^\(\.\*\)\$' .* or name the batch's column: --column batch=NAME",
+    ):
+        describe_wells(wells, controls=(), positive_controls=(), batch_pattern="^([^_]+)_", source="map.csv")

@@ -44,6 +44,7 @@ def test_scores_are_json_and_matches_agree_with_them(draw_screen):
         "protocol",
         "normalisation",
         "labels_seen",
+        "counts",
         "nsc",
         "nscb",
         "nsc_on_nscb_treatments",

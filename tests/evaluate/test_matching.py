@@ -122,3 +122,15 @@ def test_103_treatments_take_milliseconds():
 def test_shapes_are_checked():
     with pytest.raises(Exception, match="compounds"):
         match_treatments(np.zeros((3, 2)), np.zeros(4, dtype=int))
+
+
+def test_an_outlier_does_not_make_ties_of_all_others():
+    """The rounding error of a distance is that of its own two profiles."""
+    rng = np.random.default_rng(0)
+    features, compounds = rng.normal(size=(40, 6)), np.arange(40)
+    features[7, 0] = 1e8
+    neighbours = match_treatments(features, compounds, metric="euclidean")[0][:, 0]
+    distances = scipy.spatial.distance.cdist(features, features)
+    np.fill_diagonal(distances, np.inf)
+    others = np.arange(40) != 7
+    assert (neighbours[others] == distances.argmin(axis=1)[others]).all()

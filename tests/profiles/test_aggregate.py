@@ -87,7 +87,8 @@ def test_gaps_are_left_out_and_counted(cells):
     cells.loc[:, "Cells_SSL_0001"] = np.nan
     cells.loc[[3, 8], "Cells_SSL_0002"] = np.inf
     whole, report = select_finite(cells, "embeddings")
-    assert report == {"features_left_out": ["Cells_SSL_0001"], "rows_left_out": 2}
+    places = [" ".join(pair) for pair in cells.loc[[3, 8], WELL].drop_duplicates().to_numpy()]
+    assert report == {"features_left_out": ["Cells_SSL_0001"], "rows_left_out": 2, "rows_left_out_of": places}
     assert len(whole) == len(cells) - 2
     assert "Cells_SSL_0001" not in whole
     assert np.isfinite(whole[feature_columns(whole)].to_numpy()).all()
@@ -142,3 +143,26 @@ def test_wells_come_back_as_they_are_and_cells_must_agree_on_their_well(rng, wel
     rows.loc[1, "Metadata_Compound"] = "other"
     with pytest.raises(DataError, match="P0 B00 has more than one Compound: DMSO, other"):
         aggregate_rows(rows)
+
+
+def test_features_are_left_out_where_that_loses_less_than_rows(rng, wells):
+    """A third of the wells are not given up for a few features of many."""
+    wide = pd.concat(
+        [wells, pd.DataFrame(rng.normal(size=(len(wells), 97)), columns=[f"F{i}" for i in range(97)])], axis=1
+    )
+    names = feature_columns(wide)
+    assert len(names) == 100
+    for number in range(6):  # each in a well of its own: a sixth of the wells for 6 of 100 features
+        wide.loc[6 * number, f"F{number}"] = np.nan
+    whole, report = select_finite(wide, "wells", max_gaps=0.1)
+    assert report["features_left_out"] == [f"F{number}" for number in range(6)]
+    assert (len(whole), report["rows_left_out"]) == (len(wide), 0)
+    wide.loc[12, names[:50]] = np.inf  # one well with many gaps goes, its features stay
+    whole, report = select_finite(wide, "wells", max_gaps=0.1)
+    assert report["rows_left_out_of"] == ["P1 B03"]
+    assert len(report["features_left_out"]) == 5
+
+
+def test_a_number_of_rows_is_not_a_number_of_cells(rng, wells):
+    rows = make_rows(rng, wells).drop(columns="Metadata_NumCells")
+    assert "Metadata_NumCells" not in aggregate_rows(rows)

@@ -1,5 +1,6 @@
 """Which column of someone's table is which of ours: as it is told, else by its name."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,18 @@ __all__ = [
     "WELL_FIELDS",
     "Field",
     "as_plain",
+    "check_concentrations",
     "find_columns",
+    "how_to_tell",
     "is_empty",
     "is_field",
     "read_columns",
     "read_fields",
     "read_with_fields",
+    "show_value",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,10 @@ MECHANISM_FIELDS = {
     "mechanism": Field(MECHANISM, "text", ("moa", "mechanism")),
 }
 _PERTURBATION = Field("Metadata_pert_type", "text", ("pert_type",))
+#: What a control type may say: JUMP's word for a well in which is nothing, too.
+_CONTROL_WORDS = (*CONTROL_TYPES, "empty")
+#: Units that people write behind a concentration, in µM.
+_UNITS = {"": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "pm": 1e-6}
 
 
 def read_fields(
@@ -87,10 +97,48 @@ def read_fields(
     Raises
     ------
     SettingsError, DataError
-        As in `read_with_fields` and `find_columns`.
+        As in `read_with_fields` and `find_columns`; or a concentration is no number of µM.
     """
     frame = read_with_fields(path, fields, told=told)
-    return read_columns(frame, find_columns(frame, fields, told=told, needed=needed, path=path))
+    found = find_columns(frame, fields, told=told, needed=needed, path=path)
+    columns = read_columns(frame, found)
+    if _CONCENTRATION in found:
+        check_concentrations(columns[_CONCENTRATION.column], found[_CONCENTRATION], str(path))
+    return columns
+
+
+def check_concentrations(values: pd.Series, name: str, source: str) -> None:
+    """Refuse what is neither a number of µM, from nought on, nor empty; rows are counted by the index.
+
+    Raises
+    ------
+    DataError
+        Names the first, and what to write where that can be told: 0.3 for ``300 nM``.
+    """
+    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
+    wrong = values[~is_empty(values) & ~(np.isfinite(numbers) & (numbers >= 0))]
+    if wrong.empty:
+        return
+    match = re.fullmatch(r"(\d+)(?:[.,](\d+))?\s*([µμunmp]?[mM])?", str(wrong.iloc[0]).strip())
+    advice = "Expected a number of µM, 0 or more, as 0.3."
+    if match:
+        whole, decimals, unit = match.groups(default="")
+        micromolar = float(f"{whole}.{decimals or 0}") * _UNITS[unit.lower().replace("µ", "u").replace("μ", "u")]
+        advice = f"Write {micromolar:g}."
+    raise DataError(
+        f"{source}: {name} is no number of µM in {len(wrong):,} of {len(values):,} rows, first in row "
+        f"{wrong.index[0] + 1}: '{show_value(wrong.iloc[0])}'. {advice}"
+    )
+
+
+def show_value(value: object) -> str:
+    """Write a value for a message, as whoever made the table would."""
+    return f"{value:g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def how_to_tell(word: str) -> str:
+    """Say how a field's column is told: at the command line, and in Python or a settings file."""
+    return f"--column {word}=NAME ({word}: NAME in columns)"
 
 
 def read_with_fields(path: Path, fields: Mapping[str, Field], *, told: Mapping[str, str]) -> pd.DataFrame:
@@ -132,7 +180,7 @@ def find_columns(
         raise SettingsError(f"columns: {list_some(unknown)} is not known. Expected some of {', '.join(fields)}.")
     found: dict[Field, str] = {}
     for name, field in fields.items():
-        theirs = _find_named(frame, name, told[name], path) if name in told else _find_spelled(frame, field, path)
+        theirs = _find_named(frame, name, told[name], path) if name in told else _find_spelled(frame, field, name, path)
         if name == "control_type" and theirs is None:
             theirs = _find_perturbations(frame, path)
         if theirs is not None:
@@ -141,8 +189,8 @@ def find_columns(
     if missing:
         ours = ", ".join(fields[name].column for name in missing)
         raise DataError(
-            f"{path}: no column of the {' and the '.join(missing)}. Expected {ours}; if it has another name, name it "
-            f"in columns, as {missing[0]}: NAME. Found: {list_some(list(frame.columns), 12)}."
+            f"{path}: no column of the {' and the '.join(missing)}. Expected {ours}; if it has another name, tell it: "
+            f"{how_to_tell(missing[0])}. Found: {list_some(list(frame.columns), 12)}."
         )
     return found
 
@@ -151,12 +199,10 @@ def _find_named(frame: pd.DataFrame, name: str, told: str, path: Path) -> str:
     for theirs in (told, f"Metadata_{told}"):  # AnnData's obs have no prefix in the file
         if theirs in frame.columns:
             return theirs
-    raise DataError(
-        f"{path}: no column {told}, which columns names as the {name}. Found: {list_some(list(frame.columns), 12)}."
-    )
+    raise DataError(f"{path}: no column {told}, told as the {name}. Found: {list_some(list(frame.columns), 12)}.")
 
 
-def _find_spelled(frame: pd.DataFrame, field: Field, path: Path) -> str | None:
+def _find_spelled(frame: pd.DataFrame, field: Field, word: str, path: Path) -> str | None:
     """Find the field by its nearest spelling; several columns as near as that must agree."""
     ranks = {name: field.match(name) for name in frame.columns}
     best = min((rank for rank in ranks.values() if rank is not None), default=None)
@@ -169,15 +215,31 @@ def _find_spelled(frame: pd.DataFrame, field: Field, path: Path) -> str | None:
         if differing:
             raise DataError(
                 f"{path}: {first} and {other} could both be {field.column}, and differ in {differing:,} of "
-                f"{len(frame):,} rows. Name the right one in columns."
+                f"{len(frame):,} rows. Name the right one: {how_to_tell(word)}."
             )
     return str(first)
 
 
 def _find_perturbations(frame: pd.DataFrame, path: Path) -> str | None:
     """Find JUMP's and LINCS's word for the control type; there it may say no more than "control"."""
-    theirs = _find_spelled(frame, _PERTURBATION, path)
-    return theirs if theirs is not None and set(_as_texts(frame[theirs])) <= set(CONTROL_TYPES) else None
+    theirs = _find_spelled(frame, _PERTURBATION, "control_type", path)
+    if theirs is None:
+        return None
+    words = _read_control_types(frame[theirs])
+    unknown = words[~words.isin([*_CONTROL_WORDS, ""])].value_counts()
+    if unknown.empty:
+        return theirs
+    counted = [f"{word} ({number:,} row{'s' if number > 1 else ''})" for word, number in unknown.items()]
+    logger.warning(
+        "%s: %s says %s, which are none of %s, so it is not used; controls are told by their compounds. If another "
+        "column tells them, name it: %s; or name the controls' compound: --set 'screen.controls=[NAME]'.",
+        path,
+        theirs,
+        list_some(counted),
+        ", ".join(_CONTROL_WORDS),
+        how_to_tell("control_type"),
+    )
+    return None
 
 
 def read_columns(frame: pd.DataFrame, found: Mapping[Field, str]) -> pd.DataFrame:
@@ -196,12 +258,14 @@ def _read_column(values: pd.Series, field: Field) -> pd.Series:
 
 
 def _read_control_types(values: pd.Series) -> pd.Series:
-    """Read control types as JUMP writes them: ``poscon_diverse`` is a positive control.
+    """Read control types as JUMP writes them, in any case: ``poscon_cp`` and ``poscon_diverse`` are positive controls.
 
-    Where no well is called ``trt``, those that are called nothing are the treated ones.
+    ``empty`` is a well in which is nothing. Words that are not known stay as they are. Where no well is called ``trt``, those that are called nothing are the treated ones.
     """
     texts = _as_texts(values)
-    texts = texts.mask(texts.str.startswith("poscon_"), "poscon")
+    words = texts.str.strip().str.lower()
+    words = words.mask(words.str.startswith("poscon"), "poscon")
+    texts = texts.mask(words.isin([*_CONTROL_WORDS, ""]), words)
     return texts if (texts == "trt").any() else texts.mask(texts == "", "trt")
 
 

@@ -26,6 +26,7 @@ EMPTY = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None")
 def read_texts(path: Path) -> pd.DataFrame:
     """Read a CSV file (plain or gzipped) as texts: nothing is guessed; ``NA`` stays a name, ``00123`` keeps its zeros.
 
+    Whether it is gzipped is told by its first bytes: there are tools that write plain CSV under the name ``x.csv.gz``.
     Spaces around a cell are no part of it. Columns without a name (an index, a spreadsheet's margin) are left out.
 
     Raises
@@ -33,8 +34,8 @@ def read_texts(path: Path) -> pd.DataFrame:
     DataError
         The file is missing, not UTF-8, empty, not separated by commas, or its rows have different numbers of cells.
     """
-    compression: Literal["gzip"] | None = "gzip" if path.suffix == ".gz" else None
     try:
+        compression: Literal["gzip"] | None = "gzip" if _is_gzipped(path) else None
         texts = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig", compression=compression)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Correct the path.") from None
@@ -47,6 +48,11 @@ def read_texts(path: Path) -> pd.DataFrame:
     _check_separators(texts, path)
     named = [name for name in texts.columns if not name.startswith("Unnamed: ")]
     return pd.DataFrame({name.strip(): texts[name].str.strip() for name in named})
+
+
+def _is_gzipped(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def _check_separators(texts: pd.DataFrame, path: Path) -> None:
@@ -92,7 +98,8 @@ def read_any_table(path: Path, *, texts: Collection[str] = ()) -> pd.DataFrame:
         for name in others
         if numbers[name].notna().any() and (numbers[name].notna() | table[name].isin(EMPTY)).all()
     ]
-    return table.assign(**{name: numbers[name] for name in numeric})
+    # One piece for the numbers: a table in hundreds of pieces is slow, and pandas warns whoever adds a column to it.
+    return pd.concat([table.drop(columns=numeric), numbers[numeric].copy()], axis=1)[list(table.columns)]
 
 
 def read_header(path: Path) -> list[str]:
@@ -100,7 +107,7 @@ def read_header(path: Path) -> list[str]:
     try:
         if path.suffix == ".parquet":
             return [name for name in pq.read_schema(path).names if not name.startswith("__index_level_")]
-        opener = gzip.open if path.suffix == ".gz" else open
+        opener = gzip.open if _is_gzipped(path) else open
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
             return [name.strip() for name in next(csv.reader(file), [])]
     except (OSError, EOFError, ValueError, zlib.error, csv.Error, pa.ArrowException):

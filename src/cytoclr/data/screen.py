@@ -2,17 +2,17 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cytoclr.data.columns import MECHANISM_FIELDS, read_fields
-from cytoclr.errors import DataError
-from cytoclr.tables import MECHANISMS, TREATMENT, WELL, check_table, treatment_names
+from cytoclr.data.columns import MECHANISM_FIELDS, check_concentrations, how_to_tell, is_empty, read_fields
+from cytoclr.errors import DataError, list_some
+from cytoclr.tables import CONTROL_TYPES, MECHANISMS, TREATMENT, WELL, check_table, treatment_names
 
-__all__ = ["check_wells", "describe_wells", "read_mechanisms"]
+__all__ = ["check_wells", "describe_wells", "read_mechanisms", "settle_wells"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,9 @@ def read_mechanisms(path: Path, *, columns: Mapping[str, str] | None = None) -> 
     if "Metadata_Concentration" not in table:
         logger.warning(
             "%s: no column of the concentration, so a mechanism holds for all concentrations of its compound. If the "
-            "column has another name, name it in columns, as concentration: NAME.",
+            "column has another name, tell it: %s.",
             path,
+            how_to_tell("concentration"),
         )
         table = table.assign(Metadata_Concentration=np.nan)
     return check_table(table[[column.name for column in MECHANISMS.columns]], MECHANISMS, str(path))
@@ -91,13 +92,108 @@ def describe_wells(
         if match is None or not match.groups():
             raise DataError(
                 f"{source}: the batch of plate {plate!r} is not found by batch_pattern {batch_pattern!r}. "
-                "Set screen.batch_pattern: its first group is the batch; '^(.*)$' makes each plate one."
+                "Set it, as --set 'screen.batch_pattern=^(.*)$' (screen.batch_pattern; its first group is the batch, and "
+                f"'^(.*)$' makes each plate one), or name the batch's column: {how_to_tell('batch')}."
             )
         batches[plate] = match.group(1)
     compounds = wells["Metadata_Compound"]
     kinds = pd.Series("trt", index=wells.index, dtype="str")
     kinds = kinds.mask(compounds.isin(positive_controls), "poscon").mask(compounds.isin(controls), "negcon")
     return wells.assign(Metadata_Batch=wells["Metadata_Plate"].map(batches).astype("str"), Metadata_control_type=kinds)
+
+
+def settle_wells(
+    wells: pd.DataFrame, *, controls: Collection[str], names: Mapping[str, str], source: str
+) -> pd.DataFrame:
+    """Settle what a table says of its treatments: what goes without saying is filled in, the rest is checked.
+
+    A well is empty where it has no compound or its control type says ``empty``: neither treated nor a control. One
+    marked ``negcon`` that names no compound (as in JUMP's pilot) is a control, and is called by its mark. An untreated
+    well has no concentration: empty there is nought.
+
+    Parameters
+    ----------
+    wells
+        Rows numbered from 0 with ``Metadata_Compound``, perhaps ``Metadata_Concentration`` and
+        ``Metadata_control_type``, as `cytoclr.data.columns.read_columns` reads them.
+    controls
+        Compounds of untreated wells.
+    names
+        What the columns are called in the file, for the messages.
+    source
+        The file.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The same rows. Empty wells have the compound ``""`` (and the concentration nought and the type ``trt``, where
+        there are such columns).
+
+    Raises
+    ------
+    DataError
+        All wells are empty; or, in one that is not, a concentration is empty or no number of µM, or a control type is
+        not known.
+    """
+    told = {name: names.get(name, name) for name in (*TREATMENT, "Metadata_control_type")}
+    compounds = wells["Metadata_Compound"].str.strip()
+    types = wells.get("Metadata_control_type", pd.Series("", index=wells.index))
+    nameless = (compounds == "") & (types == "negcon")
+    if nameless.any():
+        logger.warning(
+            "%s: %s of %s rows %s marked negcon and %s no %s; it is called negcon.",
+            source,
+            f"{nameless.sum():,}",
+            f"{len(wells):,}",
+            *(("are", "have") if nameless.sum() > 1 else ("is", "has")),
+            told["Metadata_Compound"],
+        )
+    compounds = wells["Metadata_Compound"].mask(nameless, "negcon")
+    empty = (compounds.str.strip() == "") | (types == "empty")
+    if empty.all():
+        number = len(wells.drop_duplicates(WELL))
+        raise DataError(
+            f"{source}: none of its {number:,} wells has a compound ({told['Metadata_Compound']} is empty, or a well is "
+            f"marked empty). Expected the compounds; if another column has them, name it: {how_to_tell('compound')}."
+        )
+    settled = {"Metadata_Compound": compounds.mask(empty, "")}
+    if "Metadata_control_type" in wells:
+        _check_control_types(types[~empty], told["Metadata_control_type"], source)
+        settled["Metadata_control_type"] = types.mask(empty, "trt")
+    if "Metadata_Concentration" in wells:
+        doses = wells["Metadata_Concentration"]
+        untreated = compounds.isin(controls) | (types == "negcon")
+        doses = doses.mask(empty | (untreated & is_empty(doses)), 0.0)
+        _check_doses(doses[~empty], wells.assign(Metadata_Compound=compounds), told["Metadata_Concentration"], source)
+        settled["Metadata_Concentration"] = pd.to_numeric(doses).astype("float64")
+    return wells.assign(**settled)
+
+
+def _check_control_types(types: pd.Series, name: str, source: str) -> None:
+    unknown = types[~types.isin(CONTROL_TYPES)]
+    if len(unknown):
+        counted = [
+            f"{word or 'nothing'} ({number:,} row{'s' if number > 1 else ''})"
+            for word, number in unknown.value_counts().items()
+        ]
+        raise DataError(
+            f"{source}: {name} says {list_some(counted)} in {len(unknown):,} of {len(types):,} rows, first in row "
+            f"{unknown.index[0] + 1}. Expected {', '.join(CONTROL_TYPES)} or empty; rename them, or name another "
+            f"column: {how_to_tell('control_type')}."
+        )
+
+
+def _check_doses(doses: pd.Series, wells: pd.DataFrame, name: str, source: str) -> None:
+    check_concentrations(doses, name, source)
+    gaps = doses[is_empty(doses)]
+    if len(gaps):
+        first = gaps.index[0]
+        plate, well, compound = wells.loc[first, [*WELL, "Metadata_Compound"]]
+        raise DataError(
+            f"{source}: {name} is empty in {len(gaps):,} of {len(doses):,} rows, first in row {first + 1} "
+            f"({plate} {well} {compound}). Expected a number of µM; where {compound} is untreated, say so: "
+            f"--set 'screen.controls=[{compound}]'."
+        )
 
 
 def check_wells(screen: pd.DataFrame, source: str) -> None:

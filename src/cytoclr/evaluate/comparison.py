@@ -126,10 +126,12 @@ def compare_runs(
             "labels_seen": sorted({str(of["labels_seen"]) for of in scores}),
         }
     found["protocol"] = next(iter(protocols.values()))
+    notes = []
     for score in ("nsc", "nscb"):
         tables = [[_take(matches, score) for _, matches in runs] for runs in sides]
         found[score] = compare_matches(*tables, bootstraps=BOOTSTRAPS, permutations=PERMUTATIONS, seed=seed)
-    found["notes"] = _take_notes(found)
+        notes += _note_answered(score, tables, names, found[score])
+    found["notes"] = [*_take_notes(found), *notes, *_note_twins(sides, names)]
     return found
 
 
@@ -137,6 +139,34 @@ def _take(matches: pd.DataFrame, score: str) -> pd.DataFrame:
     """The matches of a run's own profiles, which stand first, by one score."""
     own = matches["features"].iloc[:1].tolist()
     return matches[(matches["score"] == score) & matches["features"].isin(own)]
+
+
+def _note_answered(
+    score: str, tables: Sequence[Sequence[pd.DataFrame]], names: tuple[str, str], compared: Mapping[str, Any] | None
+) -> list[str]:
+    """Say where the two did not answer the same treatments: then their neighbours were not sought among the same."""
+    counts = [sorted({len(matches) for matches in of}) for of in tables]
+    common = 0 if compared is None else compared["num_treatments"]
+    if all(of == [common] for of in counts):
+        return []
+    told = "; ".join(f"{name} {' or '.join(map(str, of))}" for name, of in zip(names, counts, strict=True))
+    return [
+        f"{score.upper()}: treatments answered: {told}; by all {common}, which alone are compared. Neighbours were "
+        "sought among different treatments, so part of the difference may be theirs."
+    ]
+
+
+def _note_twins(sides: Sequence[Sequence[Scored]], names: tuple[str, str]) -> list[str]:
+    """Say where runs that should differ in their seed do not differ at all."""
+    notes = []
+    for runs, name in zip(sides, names, strict=True):
+        similarities = [tuple(matches.get("similarity", pd.Series(dtype=float))) for _, matches in runs]
+        if len(set(similarities)) < len(runs):
+            notes.append(f"{name}: some of the {len(runs)} seeds are the same run, to the last bit: count them once.")
+        kinds = {str(scores["normalisation"]) for scores, _ in runs}
+        if len(kinds) > 1:
+            notes.append(f"{name}: its runs differ in more than the seed: normalised by {'; '.join(sorted(kinds))}.")
+    return notes
 
 
 def _take_notes(found: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pandas as pd
 
 from cytoclr.config import EvaluateSettings, LabelsSeen
-from cytoclr.errors import list_some
+from cytoclr.errors import SettingsError, list_some
 from cytoclr.evaluate.comparison import compare_matches
 from cytoclr.evaluate.geometry import describe_geometry
 from cytoclr.evaluate.matching import Metric
@@ -18,7 +18,15 @@ from cytoclr.evaluate.protocols import PROTOCOLS, Protocol
 from cytoclr.evaluate.replicates import measure_matching, measure_replicability
 from cytoclr.evaluate.scoring import Matched, score_nsc, score_nscb, summarise
 from cytoclr.evaluate.treatments import AnnotatedTreatments, annotate_treatments
-from cytoclr.tables import MECHANISM, TREATMENT, WELL_PROFILES, check_table, select_enough_cells
+from cytoclr.tables import (
+    MECHANISM,
+    TREATMENT,
+    WELL_PROFILES,
+    check_table,
+    feature_columns,
+    is_control,
+    select_enough_cells,
+)
 
 __all__ = ["OWN", "Baseline", "Evaluation", "choose_protocol", "evaluate", "score_treatments"]
 
@@ -126,14 +134,20 @@ def evaluate(
     ------
     DataError
         A table is not as declared, a feature has gaps, the mechanism table is empty, or no well is treated.
+    SettingsError
+        A baseline is called as the profiles are.
     """
     protocol = choose_protocol(settings)
+    wells = check_table(wells, WELL_PROFILES, "well profiles")
+    if OWN in (baselines or {}):
+        raise SettingsError(f"evaluate: a baseline is called {OWN}, as the profiles themselves are. Name it otherwise.")
     tables = {OWN: Baseline(wells, labels_seen), **(baselines or {})}
     scores: dict[str, Any] = {
         "format": FORMAT,
         "protocol": protocol.describe(),
         "normalisation": normalisation,
         "labels_seen": labels_seen,
+        "counts": _count(wells),
     }
     annotated, reason = _annotate(tables, mechanisms, protocol)
     results = {
@@ -162,7 +176,7 @@ def evaluate(
     }
     scores["comparisons"] = _compare(tables, found, settings, seed)
     scores["notes"] = [reason] if reason is not None else _take_notes(annotated[OWN], found[OWN]["nscb"], scores)
-    scores["notes"] += _note_activity(scores["activity"])
+    scores["notes"] += _note_activity(scores["activity"], wells)
     scores["selection"] = None if selection is None else dict(selection)
     scores["notes"] += [*_note_labels(tables), *_note_selection(selection)]
     active = [frame.assign(features=name) for name, (_, frame) in measured.items() if len(frame)]
@@ -315,13 +329,44 @@ def _note_labels(tables: Mapping[str, Baseline]) -> list[str]:
     return notes
 
 
-def _note_activity(activity: Mapping[str, Any] | None) -> list[str]:
-    if activity is None or activity["reachable"] == activity["total"]:
-        return []
-    return [
-        f"Controls or replicates are so few that {activity['total'] - activity['reachable']} of {activity['total']} "
-        "treatments could not be called active even if every replicate came before every control: look at their mAP."
-    ]
+def _count(wells: pd.DataFrame) -> dict[str, int]:
+    """What was evaluated: a glance at it tells whether controls, batches and features are those meant."""
+    trusted = select_enough_cells(wells)
+    treated = trusted[~is_control(trusted)]
+    return {
+        "wells": len(trusted),
+        "plates": int(trusted["Metadata_Plate"].nunique()),
+        "batches": int(trusted["Metadata_Batch"].nunique()),
+        "controls": len(trusted) - len(treated),
+        "treatments": len(treated.drop_duplicates(TREATMENT)),
+        "compounds": int(treated["Metadata_Compound"].nunique()),
+        "features": len(feature_columns(wells)),
+    }
+
+
+def _note_activity(activity: Mapping[str, Any] | None, wells: pd.DataFrame) -> list[str]:
+    """Say what mAP could not be asked, and of what it says little."""
+    if not is_control(wells).any():
+        compounds = sorted(wells["Metadata_Compound"].astype("str").unique())
+        return [
+            "No well is an untreated control, so replicates were not ranked against controls. Name the compounds of "
+            f"untreated wells (screen.controls); found: {list_some(compounds)}."
+        ]
+    if activity is None:
+        return ["No treatment has both a second well and a control on a plate, so there is no mAP of replicates."]
+    notes = []
+    if activity["unanswerable"]:
+        notes.append(
+            f"mAP of replicates was not asked of {len(activity['unanswerable'])} treatments without a second well or "
+            f"without a control on their plates: {list_some(activity['unanswerable'])}."
+        )
+    if activity["reachable"] < activity["total"]:
+        notes.append(
+            f"Controls or replicates are so few that {activity['total'] - activity['reachable']} of "
+            f"{activity['total']} treatments could not be called active even if every replicate came before every "
+            "control: look at their mAP."
+        )
+    return notes
 
 
 def _note_selection(selection: Mapping[str, Any] | None) -> list[str]:

@@ -136,13 +136,14 @@ class _Ready:
 def _find(
     queries: _Ready, references: _Ready, refused: Bool[np.ndarray, "query reference"], neighbours: int
 ) -> tuple[Int[np.ndarray, "query neighbour"], Float[np.ndarray, "query neighbour"]]:
-    similarity, tie = queries.rows @ references.rows.T, TIE
+    similarity = queries.rows @ references.rows.T
+    tie: np.ndarray | float = TIE
     if queries.squares is not None and references.squares is not None:
-        # less the squared distance, which orders as the distance does
+        # less the squared distance, which orders as the distance does; its rounding error is that of the squares
         similarity *= 2.0
         similarity -= queries.squares[:, None]
         similarity -= references.squares
-        tie = TIE * float(max(queries.squares.max(), references.squares.max()))
+        tie = TIE * (queries.squares[:, None] + references.squares)
     similarity[refused] = -np.inf
     found = np.empty((len(similarity), neighbours), dtype=np.int64)
     best = np.empty((len(similarity), neighbours))

@@ -2,7 +2,7 @@
 
 from cytoclr.profiles.aggregate import aggregate_cells, aggregate_rows, aggregate_wells, select_finite
 from cytoclr.profiles.normalise import Normaliser, fit_normalisation, name_normalisation, read_normaliser
-from cytoclr.profiles.stage import Profiles, profile, profile_wells
+from cytoclr.profiles.stage import Profiles, list_warnings, profile, profile_wells
 
 __all__ = [
     "Normaliser",
@@ -11,6 +11,7 @@ __all__ = [
     "aggregate_rows",
     "aggregate_wells",
     "fit_normalisation",
+    "list_warnings",
     "name_normalisation",
     "profile",
     "profile_wells",

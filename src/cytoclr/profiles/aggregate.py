@@ -71,7 +71,8 @@ def aggregate_rows(table: pd.DataFrame, *, statistic: Statistic = "mean") -> pd.
     ----------
     table
         The columns of `WELL_PROFILES` but for their key, and features without gaps. Where a row tells how many
-        cells it stands for (``Metadata_NumCells``), a mean weighs it by them; without, every row counts the same.
+        cells it stands for (``Metadata_NumCells``), a mean weighs it by them and the well has their sum; without, every
+        row counts the same and nothing is said of cells.
     statistic
         Mean or median, feature by feature. A median of sites is one of sites, not of cells.
 
@@ -97,15 +98,18 @@ def aggregate_rows(table: pd.DataFrame, *, statistic: Statistic = "mean") -> pd.
     table = table.sort_values([*WELL, *names[:3]], kind="stable", ignore_index=True)
     if NUM_CELLS in table.columns and statistic == "mean":
         counts = table[NUM_CELLS].to_numpy(dtype=np.float64)
-        weighed = table.assign(**{name: table[name].to_numpy() * counts for name in names}, _cells=counts)
+        weighed = (
+            table.drop(columns=names).join(table[names].mul(counts, axis=0)).join(pd.Series(counts, name="_cells"))
+        )
         groups, means = reduce_features(weighed, WELL, order=[], statistic="mean")
         values = means[:, :-1] / means[:, -1:]
     else:
         groups, values = reduce_features(table, WELL, order=[], statistic=statistic)
-    num_cells = groups["rows"]
+    metadata = groups[WELL_METADATA]
     if NUM_CELLS in table.columns:
         num_cells = table.groupby(WELL, sort=True)[NUM_CELLS].sum().reset_index(drop=True)
-    return _join(groups[WELL_METADATA].assign(**{NUM_CELLS: num_cells}), values, table)
+        metadata = metadata.assign(**{NUM_CELLS: num_cells})
+    return _join(metadata, values, table)
 
 
 def aggregate_wells(wells: pd.DataFrame, *, statistic: Statistic = "mean") -> pd.DataFrame:
@@ -151,7 +155,10 @@ def aggregate_wells(wells: pd.DataFrame, *, statistic: Statistic = "mean") -> pd
 
 
 def select_finite(frame: pd.DataFrame, source: str, *, max_gaps: float = 0.05) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Leave out what has gaps: features with many of them, then rows that still have one; and say which.
+    """Leave out what has gaps, features or rows, whichever loses less; and say which.
+
+    Features are kept from the fullest on; rows with a gap in one of them are left out. The cut is where the share of
+    features lost and the share of rows lost add up to least.
 
     Parameters
     ----------
@@ -160,11 +167,11 @@ def select_finite(frame: pd.DataFrame, source: str, *, max_gaps: float = 0.05) -
     source
         What the table is, for the message.
     max_gaps
-        A feature that is empty or infinite in more than this share of the rows is left out; else the rows are.
+        A feature that is empty or infinite in more than this share of the rows is left out in any case.
 
     Returns
     -------
-    The rest, and ``{"features_left_out": [names], "rows_left_out": number}``.
+    The rest, and ``{"features_left_out": [names], "rows_left_out": number, "rows_left_out_of": [plates and wells]}``.
 
     Raises
     ------
@@ -173,16 +180,24 @@ def select_finite(frame: pd.DataFrame, source: str, *, max_gaps: float = 0.05) -
     """
     names = feature_columns(frame)
     gaps = {name: ~np.isfinite(frame[name].to_numpy(dtype=np.float64)) for name in names}
-    bad_features = [name for name in names if gaps[name].mean() > max_gaps]
-    bad_rows = np.zeros(len(frame), dtype=bool)
-    for name in set(names) - set(bad_features):
+    counts = {name: int(gaps[name].sum()) for name in names}
+    # the fullest first: each further feature may cost rows; the cut is where the shares lost of both are least
+    by_gaps = sorted((name for name in names if counts[name] <= max_gaps * len(frame)), key=lambda name: counts[name])
+    bad_rows, best = np.zeros(len(frame), dtype=bool), (np.inf, 0)
+    for num_kept, name in enumerate(by_gaps, start=1):
         bad_rows |= gaps[name]
-    report = {"features_left_out": bad_features, "rows_left_out": int(bad_rows.sum())}
-    if len(bad_features) == len(names) or bad_rows.all():
+        lost = (len(names) - num_kept) / len(names) + bad_rows.mean()
+        if lost <= best[0]:
+            best = (lost, num_kept)
+    kept = set(by_gaps[: best[1]])
+    bad_features = [name for name in names if name not in kept]
+    bad_rows = np.logical_or.reduce([gaps[name] for name in kept]) if kept else np.ones(len(frame), dtype=bool)
+    places = [" ".join(pair) for pair in frame.loc[bad_rows, WELL].astype("str").drop_duplicates().to_numpy()]
+    report = {"features_left_out": bad_features, "rows_left_out": int(bad_rows.sum()), "rows_left_out_of": places}
+    if not kept or bad_rows.all():
         raise DataError(
-            f"{source}: after leaving out {len(bad_features)} of {len(names)} features (empty or infinite in more "
-            f"than {max_gaps:.0%} of the rows) and {bad_rows.sum():,} of {len(frame):,} rows, nothing is left. "
-            "Expected numbers; look at how the table was made."
+            f"{source}: after leaving out features and rows with gaps (empty or infinite values) nothing is left of "
+            f"{len(frame):,} rows and {len(names)} features. Expected numbers; look at how the table was made."
         )
     return frame.loc[~bad_rows].drop(columns=bad_features).reset_index(drop=True), report
 

@@ -109,7 +109,10 @@ def read_normaliser(path: Path) -> Normaliser:
         raise DataError(f"{path}: no such file. Expected a run's profiles/normaliser.safetensors.")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            header = json.loads(file.metadata()["cytoclr"])
+            told = (file.metadata() or {}).get("cytoclr")
+            if told is None:
+                raise DataError(f"{path}: not a normaliser. Expected a run's profiles/normaliser.safetensors.")
+            header = json.loads(told)
             steps = []
             for number, about in enumerate(header["steps"]):
                 maps = {

@@ -1,17 +1,18 @@
 """The profile stage: from embeddings, or from another program's table, to normalised profiles."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from cytoclr.config import ProfileSettings
-from cytoclr.errors import DataError
+from cytoclr.errors import DataError, list_some
 from cytoclr.profiles.aggregate import aggregate_cells, aggregate_rows, aggregate_wells, select_finite
 from cytoclr.profiles.normalise import Normaliser, fit_normalisation
 from cytoclr.tables import FEW_CELLS, WELL
 
-__all__ = ["Profiles", "profile", "profile_wells"]
+__all__ = ["Profiles", "list_warnings", "profile", "profile_wells"]
 
 NUM_CELLS = "Metadata_NumCells"
 
@@ -62,8 +63,7 @@ def profile(embeddings: pd.DataFrame, settings: ProfileSettings) -> Profiles:
     cells, left_out = select_finite(embeddings, "embeddings")
     sites = aggregate_cells(cells, "site", statistic=settings.aggregate)
     wells = aggregate_cells(cells, "well", statistic=settings.aggregate)
-    about = {"num_cells": len(cells), "cells_left_out": left_out["rows_left_out"]}
-    about["features_left_out"] = left_out["features_left_out"]
+    about = {"num_cells": len(cells), "cells_left_out": left_out["rows_left_out"], **left_out}
     return _normalise(sites, wells, settings, about)
 
 
@@ -87,9 +87,27 @@ def profile_wells(table: pd.DataFrame, settings: ProfileSettings, *, normaliser:
     """
     whole, left_out = select_finite(table, "profiles")
     wells = aggregate_rows(whole, statistic=settings.aggregate)
-    about = {"num_rows": len(whole), "rows_left_out": left_out["rows_left_out"]}
-    about["features_left_out"] = left_out["features_left_out"]
+    about = {"num_rows": len(whole), **left_out}
     return _normalise(None, wells, settings, about, normaliser)
+
+
+def list_warnings(report: Mapping[str, Any]) -> list[str]:
+    """Say in sentences what a reader of the profiles must know, from their `Profiles.report`."""
+    warnings = []
+    if report["rows_left_out"]:
+        warnings.append(
+            f"{report['rows_left_out']:,} rows have gaps and were left out, of {len(report['rows_left_out_of']):,} "
+            f"wells: {list_some(report['rows_left_out_of'])}."
+        )
+    if report["features_left_out"]:
+        features = report["features_left_out"]
+        warnings.append(f"{len(features)} features have gaps and were left out: {list_some(features)}.")
+    few = report["wells_with_few_cells"]
+    if few:
+        warnings.append(
+            f"{len(few)} wells have fewer than {report['min_cells_per_well']} cells and take no part: {list_some(few)}."
+        )
+    return [*warnings, *report["normalisation"]["warnings"]]
 
 
 def _normalise(

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from cytoclr.data.files import read_texts
+from cytoclr.data.columns import check_concentrations
 from cytoclr.data.screen import check_wells, describe_wells
 from cytoclr.errors import DataError, list_some
 from cytoclr.tables import PATH_PREFIX, SCREEN, SITE, channel_names, check_table
@@ -56,6 +57,8 @@ def read_image_table(
         raise DataError(f"{path}: lacks {', '.join(missing)}. Found: {list_some(list(texts.columns), 14)}.")
     if texts.empty:
         raise DataError(f"{path}: the image table has no rows.")
+    doses = sources["Metadata_Concentration"]
+    check_concentrations(texts[doses], doses, str(path))
     screen = pd.DataFrame({ours: texts[theirs] for ours, theirs in sources.items()})
     screen["Metadata_Site"] = _read_sites(texts[f"{_FILE}{channels[0]}"], path)
     for channel in channels:
