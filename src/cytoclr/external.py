@@ -183,7 +183,8 @@ class _Tables:
 
         told = _assign_columns(self.columns, profiles=self.profiles, screen=self.screen, mechanisms=self.mechanisms)
         about = None if self.screen is None else self._read_screen(self.screen, told["screen"])
-        table = read_profiles(self.profiles, columns=told["profiles"])
+        controls = self.controls if about is None else None  # a plate map says what is in a well, and replaces them
+        table = read_profiles(self.profiles, columns=told["profiles"], controls=controls)
         if about is not None:
             table = join_wells(table, about, str(self.profiles))
         elif "Metadata_Compound" not in table:
@@ -204,7 +205,7 @@ class _Tables:
         from cytoclr.data.readers.bbbc021 import read_image_table
 
         if not is_image_table(path):
-            return self._complete(read_wells(path, columns=columns), str(path))
+            return self._complete(read_wells(path, columns=columns, controls=self.controls), str(path))
         return read_image_table(
             path,
             controls=self.controls,

@@ -1,5 +1,6 @@
 """Profiles and plate maps of any origin: the tools of the field write and read them, for real."""
 
+import io
 import logging
 import warnings
 from pathlib import Path
@@ -401,7 +402,7 @@ def test_a_copied_row_does_not_make_wells_into_cells(tmp_path: Path, caplog: pyt
     )
     pd.testing.assert_frame_equal(twice, once)
     assert feature_columns(once) == ["Cells_Location_Center_X", "A"]
-    assert "twice.csv: 3 of 11 rows are copies, in every column, of a row above them" in caplog.text
+    assert "twice.csv: 3 of 11 rows are copies, in every column, of a row above, and left out" in caplog.text
     assert "first row 9 (P B03)" in caplog.text
     assert "once.csv" not in caplog.text
 
@@ -416,8 +417,8 @@ def test_a_few_wells_with_several_rows_are_neither_wells_nor_cells(tmp_path: Pat
     path = write_wells(tmp_path / "a.csv", extra="P,B03,3.5,7\nP,B04,3.5,7\nP,B04,3.5,8\n")
     with pytest.raises(
         DataError,
-        match=r"a.csv: 8 wells, of which 2 have rows that differ, first P B03 \(rows 4 and 9, in A\); expected one row a "
-        r"well, or several for all \(sites, cells\)\. Leave out .* or name the column .* --column site=NAME",
+        match=r"a.csv: 8 wells, of which 2 have rows that differ, first P B03 \(rows 4 and 9, in A\); expected one row "
+        r"a well, or several for all \(sites, cells\)\. Leave out .* or name the column .* --column site=NAME",
     ):
         read_profiles(path)
 
@@ -515,11 +516,14 @@ P,A07,DMSO,,trt,7
 def test_empty_wells_are_left_out_and_untreated_ones_have_no_dose(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = write(tmp_path / "a.csv", JUMP)
+    table = pd.read_csv(io.StringIO(JUMP)).assign(Metadata_Site=1, Metadata_NumCells=9)
+    path = tmp_path / "a.csv"
+    pd.concat([table, table[:1]]).to_csv(path, index=False)
     assert len(read_profiles(path)) == 7  # a plate map may know better
     profiles = read_profiles(path, controls=["DMSO"])
     assert profiles["Metadata_Well"].tolist() == ["A01", "A02", "A06", "A07"]
     assert profiles["Metadata_Concentration"].tolist() == [0.0, 1.0, 2.0, 0.0]
+    assert profiles["Metadata_Site"].dtype == profiles["Metadata_NumCells"].dtype == np.int64
     assert "a.csv: 3 of 7 wells are empty (no Metadata_Compound, or empty by Metadata_pert_type)" in caplog.text
     assert "first in row 3 (P A03)" in caplog.text
     assert profiles.index.tolist() == [0, 1, 2, 3]
@@ -548,8 +552,8 @@ def test_controls_without_a_name_are_called_by_their_mark(tmp_path: Path, caplog
         (
             "a,2",
             "a,",
-            r"a.csv: Metadata_Concentration is empty in 1 of 4 rows, first in row 6 \(P A06 a\)\. Expected a number of µM; "
-            r"where a is untreated, say so: --set 'screen.controls=\[a\]'",
+            r"a.csv: Metadata_Concentration is empty in 1 of 4 rows, first in row 6 \(P A06 a\)\. Expected a number of "
+            r"µM; where a is untreated, say so: --set 'screen.controls=\[a\]'",
         ),
         ("2,trt", "2,other", r"a.csv: Metadata_control_type says other \(1 row\) in 1 of 4 rows, first in row 6"),
         ("2,trt", "2,", r"a.csv: Metadata_control_type says nothing \(1 row\) in 1 of 4 rows, first in row 6"),

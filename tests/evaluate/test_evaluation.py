@@ -58,8 +58,8 @@ def test_scores_are_json_and_matches_agree_with_them(draw_screen):
         "probes",
         "baselines",
         "comparisons",
-        "notes",
         "selection",
+        "notes",
     ]
     assert scores["protocol"]["name"] == "treatment-mean"
     assert list(evaluation.matches.columns) == COLUMNS

@@ -104,6 +104,8 @@ def score_variant_by_loops(wells, mechanisms, protocol):
         if protocol.unit_wells:
             values = values / np.sqrt(sum(value**2 for value in values))
         cases.setdefault((*key, *place), []).append((values, number, well["Metadata_Plate"]))
+    # batches are counted in their order, so that those without a treated well do not count
+    present = sorted({number for of_case in cases.values() for _, number, _ in of_case})
     known = []
     for key in sorted(cases):
         plates = {}
@@ -113,7 +115,7 @@ def score_variant_by_loops(wells, mechanisms, protocol):
         if protocol.within_plates:
             rows = [reduce[protocol.within_plates](on_plate, axis=0) for _, on_plate in plates.values()]
         profile = reduce[protocol.aggregate](rows, axis=0)
-        median = np.median([number for number, _ in plates.values()])
+        median = np.median([present.index(number) for number, _ in plates.values()])
         batches = {number for _, number, _ in cases[key]}
         known.append((key[0], of[key[:2]], batches, profile / np.linalg.norm(profile), median))
     where = {}

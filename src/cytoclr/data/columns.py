@@ -260,7 +260,8 @@ def _read_column(values: pd.Series, field: Field) -> pd.Series:
 def _read_control_types(values: pd.Series) -> pd.Series:
     """Read control types as JUMP writes them, in any case: ``poscon_cp`` and ``poscon_diverse`` are positive controls.
 
-    ``empty`` is a well in which is nothing. Words that are not known stay as they are. Where no well is called ``trt``, those that are called nothing are the treated ones.
+    ``empty`` is a well in which is nothing. Words that are not known stay as they are. Where no well is called
+    ``trt``, those that are called nothing are the treated ones.
     """
     texts = _as_texts(values)
     words = texts.str.strip().str.lower()

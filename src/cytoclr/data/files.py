@@ -99,7 +99,8 @@ def read_any_table(path: Path, *, texts: Collection[str] = ()) -> pd.DataFrame:
         if numbers[name].notna().any() and (numbers[name].notna() | table[name].isin(EMPTY)).all()
     ]
     # One piece for the numbers: a table in hundreds of pieces is slow, and pandas warns whoever adds a column to it.
-    return pd.concat([table.drop(columns=numeric), numbers[numeric].copy()], axis=1)[list(table.columns)]
+    joined: pd.DataFrame = pd.concat([table.drop(columns=numeric), numbers[numeric].copy()], axis=1)
+    return joined[list(table.columns)]
 
 
 def read_header(path: Path) -> list[str]:

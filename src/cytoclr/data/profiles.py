@@ -122,14 +122,14 @@ def read_profiles(
         raise DataError(f"{path}: the table has no rows. Expected one a well, a site or a cell.")
     names = {field.column: theirs for field, theirs in found.items()}
     ours, others = _read_metadata(frame, found, path)
-    kept = ~_find_copies(frame, ours, names, path)
+    ours = _leave_out_copies(frame, ours, names, path)
     if controls is not None and "Metadata_Compound" in ours:
-        ours = settle_wells(ours[kept], controls=controls, names=names, source=str(path)).reindex(ours.index)
-        kept = _leave_out_empty_wells(ours, kept, names, path)
+        ours = settle_wells(ours, controls=controls, names=names, source=str(path))
+        ours = _leave_out_empty_wells(ours, names, path)
     if _NUM_CELLS in ours:
-        kept = _leave_out_no_cells(ours, kept, names[_NUM_CELLS], path)
-    if not kept.all():
-        frame, ours, others = frame[kept], ours[kept], others[kept]
+        ours = _leave_out_no_cells(ours, names[_NUM_CELLS], path)
+    if len(ours) < len(frame):
+        frame, others = frame.loc[ours.index], others.loc[ours.index]
     if FEW_CELLS in others:
         others = others.assign(**{FEW_CELLS: _read_flags(others[FEW_CELLS], path)})
     rows = _tell_rows(frame, ours, path)
@@ -299,48 +299,53 @@ def _read_metadata(frame: pd.DataFrame, found: Mapping[Field, str], path: Path) 
     return ours, pd.DataFrame(others, index=ours.index)
 
 
-def _find_copies(frame: pd.DataFrame, ours: pd.DataFrame, names: Mapping[str, str], path: Path) -> pd.Series:
-    """Find the rows that are another's copy in every column, and say so; the first of them is none."""
-    # Most rows are told apart by their first numbers: only those that are not are compared in full.
-    numbers = list(frame.select_dtypes("number").columns[:8])
-    alike = frame.duplicated([*dict.fromkeys([*(names[name] for name in WELL), *numbers])], keep=False)
-    copies = pd.Series(False, index=frame.index)
-    copies[alike] = frame[alike].astype("str").duplicated()
-    if copies.any():
-        first = copies.idxmax()
-        logger.warning(
-            "%s: %s of %s rows are copies, in every column, of a row above them, and left out; first row %d (%s %s).",
-            path,
-            f"{copies.sum():,}",
-            f"{len(frame):,}",
-            first + 1,
-            *ours.loc[first, WELL],
-        )
-    return copies
+def _leave_out_copies(frame: pd.DataFrame, ours: pd.DataFrame, names: Mapping[str, str], path: Path) -> pd.DataFrame:
+    """Keep the first of rows that are alike in every column; count the others."""
+    # Most rows are told apart by a few numbers: only those that are not are compared in full, as texts.
+    places, numbers = [names[name] for name in WELL], list(frame.select_dtypes("number").columns)
+    alike = frame.index
+    for start in range(0, len(numbers), 8):
+        rows = frame.loc[alike, list(dict.fromkeys([*places, *numbers[start : start + 8]]))]
+        alike = rows.index[rows.duplicated(keep=False)]
+    texts = frame.loc[alike].astype("str")
+    copies = ours.loc[texts.index[texts.duplicated()], WELL]
+    if copies.empty:
+        return ours
+    logger.warning(
+        "%s: %s of %s rows %s, in every column, of a row above, and left out; first row %d (%s %s).",
+        path,
+        f"{len(copies):,}",
+        f"{len(frame):,}",
+        "are copies" if len(copies) > 1 else "is a copy",
+        copies.index[0] + 1,
+        *copies.iloc[0],
+    )
+    return ours.drop(index=copies.index)
 
 
-def _leave_out_empty_wells(ours: pd.DataFrame, kept: pd.Series, names: Mapping[str, str], path: Path) -> pd.Series:
+def _leave_out_empty_wells(ours: pd.DataFrame, names: Mapping[str, str], path: Path) -> pd.DataFrame:
     """Keep the rows of wells that have a compound; count the others."""
-    empty = kept & (ours["Metadata_Compound"] == "")
+    empty = ours["Metadata_Compound"] == ""
     if empty.any():
+        wells = ours.loc[empty, WELL].drop_duplicates()
         marked = names.get("Metadata_control_type")
         logger.warning(
             "%s: %s of %s wells are empty (no %s%s): neither treated nor controls, they are left out; first in row %d "
             "(%s %s).",
             path,
-            f"{len(ours[empty].drop_duplicates(WELL)):,}",
-            f"{len(ours[kept].drop_duplicates(WELL)):,}",
+            f"{len(wells):,}",
+            f"{len(ours.drop_duplicates(WELL)):,}",
             names["Metadata_Compound"],
             f", or empty by {marked}" if marked else "",
-            empty.idxmax() + 1,
-            *ours.loc[empty.idxmax(), WELL],
+            wells.index[0] + 1,
+            *wells.iloc[0],
         )
-    return kept & ~empty
+    return ours[~empty]
 
 
-def _leave_out_no_cells(ours: pd.DataFrame, kept: pd.Series, name: str, path: Path) -> pd.Series:
-    """Keep the rows of one cell or more; refuse a number of cells that is none."""
-    counts = ours.loc[kept, _NUM_CELLS]
+def _leave_out_no_cells(ours: pd.DataFrame, name: str, path: Path) -> pd.DataFrame:
+    """Keep the rows of one cell or more; count those of none, and refuse a number of cells that is no number."""
+    counts = ours[_NUM_CELLS]
     numbers = pd.to_numeric(counts, errors="coerce").astype("float64")
     wrong = counts[~((numbers % 1 == 0) & (numbers >= 0))]
     if len(wrong):
@@ -357,19 +362,19 @@ def _leave_out_no_cells(ours: pd.DataFrame, kept: pd.Series, name: str, path: Pa
             "cells; correct the column or drop it."
         )
     if none.any():
-        first = none.idxmax()
+        wells = ours.loc[none, WELL]
         logger.warning(
             "%s: %s of %s rows %s 0 cells by %s, first row %d (%s %s): their features describe nothing, and they are "
             "left out.",
             path,
-            f"{none.sum():,}",
+            f"{len(wells):,}",
             f"{len(counts):,}",
-            "have" if none.sum() > 1 else "has",
+            "have" if len(wells) > 1 else "has",
             name,
-            first + 1,
-            *ours.loc[first, WELL],
+            wells.index[0] + 1,
+            *wells.iloc[0],
         )
-    return kept & ~none.reindex(kept.index, fill_value=False)
+    return ours[~none].astype({_NUM_CELLS: "int64"})
 
 
 def _read_flags(values: pd.Series, path: Path) -> pd.Series:
@@ -396,7 +401,7 @@ def _tell_rows(frame: pd.DataFrame, ours: pd.DataFrame, path: Path) -> Literal["
     numbered = set(SITE) <= set(ours.columns) and not ours.duplicated(SITE).any()
     if numbered or num_repeated > num_wells / 2:
         return "parts"
-    plate, well = ours.loc[repeated.idxmax(), WELL]
+    plate, well = ours.loc[repeated, WELL].iloc[0]
     first, second = ours.index[(ours["Metadata_Plate"] == plate) & (ours["Metadata_Well"] == well)][:2]
     pair = frame.loc[[first, second]].astype("str").fillna("")
     differing = [name for name in pair.columns if pair.loc[first, name] != pair.loc[second, name]]

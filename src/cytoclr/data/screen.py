@@ -92,7 +92,7 @@ def describe_wells(
         if match is None or not match.groups():
             raise DataError(
                 f"{source}: the batch of plate {plate!r} is not found by batch_pattern {batch_pattern!r}. "
-                "Set it, as --set 'screen.batch_pattern=^(.*)$' (screen.batch_pattern; its first group is the batch, and "
+                "Set it, as --set 'screen.batch_pattern=^(.*)$' (screen.batch_pattern: its first group is the batch; "
                 f"'^(.*)$' makes each plate one), or name the batch's column: {how_to_tell('batch')}."
             )
         batches[plate] = match.group(1)
@@ -114,7 +114,7 @@ def settle_wells(
     Parameters
     ----------
     wells
-        Rows numbered from 0 with ``Metadata_Compound``, perhaps ``Metadata_Concentration`` and
+        Rows, indexed by their number from 0, with ``Metadata_Compound``, perhaps ``Metadata_Concentration`` and
         ``Metadata_control_type``, as `cytoclr.data.columns.read_columns` reads them.
     controls
         Compounds of untreated wells.
@@ -153,10 +153,10 @@ def settle_wells(
     if empty.all():
         number = len(wells.drop_duplicates(WELL))
         raise DataError(
-            f"{source}: none of its {number:,} wells has a compound ({told['Metadata_Compound']} is empty, or a well is "
-            f"marked empty). Expected the compounds; if another column has them, name it: {how_to_tell('compound')}."
+            f"{source}: none of its {number:,} wells has a compound ({told['Metadata_Compound']} is empty, or the well "
+            f"marked so). Expected the compounds; if another column has them, name it: {how_to_tell('compound')}."
         )
-    settled = {"Metadata_Compound": compounds.mask(empty, "")}
+    settled: dict[str, pd.Series] = {"Metadata_Compound": compounds.mask(empty, "")}
     if "Metadata_control_type" in wells:
         _check_control_types(types[~empty], told["Metadata_control_type"], source)
         settled["Metadata_control_type"] = types.mask(empty, "trt")

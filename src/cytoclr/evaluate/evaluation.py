@@ -11,6 +11,7 @@ from cytoclr.errors import SettingsError, list_some
 from cytoclr.evaluate.comparison import compare_matches
 from cytoclr.evaluate.geometry import describe_geometry
 from cytoclr.evaluate.matching import Metric
+from cytoclr.evaluate.notes import LEAKS, take_notes
 from cytoclr.evaluate.nuisance import predict_nuisance
 from cytoclr.evaluate.precision import measure_activity, measure_consistency
 from cytoclr.evaluate.probes import Classifier, HeldOut, probe_mechanisms
@@ -44,8 +45,6 @@ MATCHES = [
     "correct",
 ]
 ACTIVITY = [*TREATMENT, "num_wells", "map", "p_value", "least_p_value", "corrected_p_value", "active"]
-#: A model told one of these has seen what the score asks for, or what stands for it.
-LEAKS: tuple[LabelsSeen, ...] = ("treatments", "mechanisms")
 
 
 @dataclass(frozen=True)
@@ -175,10 +174,9 @@ def evaluate(
         name: {**_describe_baseline(tables[name]), **by_table[name], **measured[name][0]} for name in baselines or {}
     }
     scores["comparisons"] = _compare(tables, found, settings, seed)
-    scores["notes"] = [reason] if reason is not None else _take_notes(annotated[OWN], found[OWN]["nscb"], scores)
-    scores["notes"] += _note_activity(scores["activity"], wells)
     scores["selection"] = None if selection is None else dict(selection)
-    scores["notes"] += [*_note_labels(tables), *_note_selection(selection)]
+    labels = {name: table.labels_seen for name, table in tables.items()}
+    scores["notes"] = take_notes(scores, wells, found.get(OWN), labels)
     active = [frame.assign(features=name) for name, (_, frame) in measured.items() if len(frame)]
     activity = pd.concat(active, ignore_index=True) if active else pd.DataFrame(columns=["features", *ACTIVITY])
     return Evaluation(scores, _tabulate(found, protocol), activity[["features", *ACTIVITY]])
@@ -280,55 +278,6 @@ def _compare(
     return comparisons
 
 
-def _take_notes(treatments: AnnotatedTreatments | None, nscb: Matched, scores: Mapping[str, Any]) -> list[str]:
-    """What a reader of the scores must know, in sentences."""
-    assert treatments is not None
-    notes = []
-    demanded = treatments.protocol.normalisation
-    if demanded not in (None, scores["normalisation"]):
-        notes.append(
-            f"The protocol {treatments.protocol.name} is defined on profiles normalised by {demanded}; these were "
-            f"normalised by {scores['normalisation']}, so the scores do not compare with others under its name."
-        )
-    if treatments.unannotated:
-        notes.append(
-            f"Not in the mechanism table, so neither asked nor answered with: {len(treatments.unannotated)} "
-            f"treatments ({list_some(treatments.unannotated)})."
-        )
-    num_compounds = treatments.frame.groupby(MECHANISM)["Metadata_Compound"].nunique()
-    alone = num_compounds.index[num_compounds == 1].tolist()
-    if alone:
-        notes.append(f"Mechanisms that have no right answer with one compound alone: {list_some(alone)}.")
-    if nscb.dropped_mechanisms:
-        left_out = "left out of NSCB" if treatments.protocol.single_batch_mechanisms == "drop" else "not asked in NSCB"
-        notes.append(f"Mechanisms that lie in one batch, {left_out}: {list_some(nscb.dropped_mechanisms)}.")
-    for name in ("nsc", "nscb"):
-        if scores[name] is not None and scores[name]["unanswerable"]:
-            names = scores[name]["unanswerable"]
-            notes.append(
-                f"{name.upper()} has no admissible neighbour for {len(names)}, not counted: {list_some(names)}."
-            )
-    if scores["nsc"] is None:
-        notes.append("NSC needs at least two compounds with a mechanism.")
-    if scores["nscb"] is None:
-        notes.append("NSCB needs a mechanism in at least two batches, and compounds that lie in different ones.")
-    return notes
-
-
-def _note_labels(tables: Mapping[str, Baseline]) -> list[str]:
-    """Mark models that were told what the scores ask for."""
-    meaning = {
-        "treatments": "it was taught to tell these treatments apart; do not rank it against models told nothing.",
-        "mechanisms": "its score is that of an examination whose answers it has seen.",
-    }
-    notes = []
-    for name, of in tables.items():
-        if of.labels_seen in LEAKS:
-            who = "These profiles are" if name == OWN else f"The baseline {name} is"
-            notes.append(f"{who} of a model that was told {of.labels_seen}: {meaning[of.labels_seen]}")
-    return notes
-
-
 def _count(wells: pd.DataFrame) -> dict[str, int]:
     """What was evaluated: a glance at it tells whether controls, batches and features are those meant."""
     trusted = select_enough_cells(wells)
@@ -342,47 +291,6 @@ def _count(wells: pd.DataFrame) -> dict[str, int]:
         "compounds": int(treated["Metadata_Compound"].nunique()),
         "features": len(feature_columns(wells)),
     }
-
-
-def _note_activity(activity: Mapping[str, Any] | None, wells: pd.DataFrame) -> list[str]:
-    """Say what mAP could not be asked, and of what it says little."""
-    if not is_control(wells).any():
-        compounds = sorted(wells["Metadata_Compound"].astype("str").unique())
-        return [
-            "No well is an untreated control, so replicates were not ranked against controls. Name the compounds of "
-            f"untreated wells (screen.controls); found: {list_some(compounds)}."
-        ]
-    if activity is None:
-        return ["No treatment has both a second well and a control on a plate, so there is no mAP of replicates."]
-    notes = []
-    if activity["unanswerable"]:
-        notes.append(
-            f"mAP of replicates was not asked of {len(activity['unanswerable'])} treatments without a second well or "
-            f"without a control on their plates: {list_some(activity['unanswerable'])}."
-        )
-    if activity["reachable"] < activity["total"]:
-        notes.append(
-            f"Controls or replicates are so few that {activity['total'] - activity['reachable']} of "
-            f"{activity['total']} treatments could not be called active even if every replicate came before every "
-            "control: look at their mAP."
-        )
-    return notes
-
-
-def _note_selection(selection: Mapping[str, Any] | None) -> list[str]:
-    """Stamp a score that its own mechanisms helped to choose, and tell what hindsight would have given."""
-    if selection is None:
-        return []
-    chosen = f"Epoch {selection['selected']} was chosen"
-    if selection["uses_mechanisms"]:
-        return [f"{chosen} by {selection['by'].upper()} on these very mechanisms: its scores are those of a fit."]
-    gaps = [
-        f"{name.upper()} {of['score']:.1%} at epoch {of['epoch']}, {100 * of['gap']:.1f} points above"
-        for name, of in selection["oracle_gap"].items()
-        if of is not None and of["gap"] > 0
-    ]
-    told = f" In hindsight the best would have been {'; '.join(gaps)}." if gaps else ""
-    return [f"{chosen} among {len(selection['epochs'])} by {selection['by']}, without mechanisms.{told}"]
 
 
 def _tabulate(found: Mapping[str, Mapping[str, Matched]], protocol: Protocol) -> pd.DataFrame:

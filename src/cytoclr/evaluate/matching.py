@@ -6,11 +6,11 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cytoclr.evaluate.similarity import TIE, scale_profiles
+
 __all__ = ["Metric", "find_nearest", "match_treatments", "vote"]
 
 Metric = Literal["cosine", "pearson", "euclidean"]
-#: Similarities nearer than this are ties: a few rounding errors of a sum of doubles.
-TIE = 1e-12
 #: Similarities held at a time: 256 MB.
 BLOCK_VALUES = 1 << 25
 
@@ -124,10 +124,7 @@ class _Ready:
     def make(profiles: Float[np.ndarray, "row feature"], metric: Metric) -> "_Ready":
         if metric == "euclidean":
             return _Ready(profiles, (profiles**2).sum(axis=1))
-        if metric == "pearson":
-            profiles = profiles - profiles.mean(axis=1, keepdims=True)
-        lengths = np.linalg.norm(profiles, axis=1, keepdims=True)
-        return _Ready(profiles / np.where(lengths > 0, lengths, 1.0), None)
+        return _Ready(scale_profiles(profiles, metric), None)
 
     def select(self, rows: slice) -> "_Ready":
         return _Ready(self.rows[rows], None if self.squares is None else self.squares[rows])

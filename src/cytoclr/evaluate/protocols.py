@@ -44,7 +44,7 @@ class Protocol:
         NSCB of a reference that lies in several batches, of which it shares some with the query. ``exclude`` it.
         ``recompute`` its profile from its wells in the batches that the query has no wells in. ``joined``: exclude it
         only if it lies in exactly the query's batches (their names joined, compared as one text). ``median``: exclude
-        it only if the median of its plates' batches, counted in their natural order, is the query's.
+        it only if the median of its plates' batches, numbered in their natural order, is the query's.
         ``same-mechanism``: exclude it only if it shares a batch and has the query's mechanism.
     single_batch_mechanisms
         NSCB of a mechanism all of whose treatments lie in one and the same batch: ``drop`` leaves its treatments

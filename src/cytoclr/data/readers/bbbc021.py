@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from cytoclr.data.files import read_texts
 from cytoclr.data.columns import check_concentrations
+from cytoclr.data.files import read_texts
 from cytoclr.data.screen import check_wells, describe_wells
 from cytoclr.errors import DataError, list_some
 from cytoclr.tables import PATH_PREFIX, SCREEN, SITE, channel_names, check_table
