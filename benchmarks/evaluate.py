@@ -7,7 +7,7 @@ Measures
 2. Replicate mAP against the controls of each plate, against copairs: seconds of each, the largest difference in mAP,
    and how many treatments without any effect each calls active (5 % false discoveries are asked for).
 3. Seconds and peak memory for 1,000 to 100,000 wells x 512 features, each size in a process of its own: reading,
-   plate z-score, whitening, NSC and NSCB, mAP.
+   plate z-score, whitening, NSC and NSCB, mAP, and all that `cytoclr evaluate` measures.
 
 Run: ``python benchmarks/evaluate.py [--wells 1000 10000 100000] [--only loop copairs scale]`` (some 10 minutes on two
 cores with all sizes; copairs is in the ``dev`` extra). Exits with 1 if answers differ, if the loop is not at least 100
@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cytoclr.evaluate import PROTOCOLS, annotate_treatments, measure_activity, score_nsc, score_nscb
+from cytoclr.config import EvaluateSettings
+from cytoclr.evaluate import PROTOCOLS, annotate_treatments, evaluate, measure_activity, score_nsc, score_nscb
 from cytoclr.evaluate.matching import match_treatments
 from cytoclr.profiles import fit_normalisation
 from cytoclr.storage import read_table, write_table
@@ -201,9 +202,11 @@ def measure_sizes(sizes: list[int]) -> bool:
 def measure_size(path: Path) -> None:
     """Do everything once for a table of wells, and print seconds and peak memory as JSON."""
     seconds: dict[str, float] = {}
-    seconds["read"], wells = time_it(lambda: read_table(path))
-    seconds["whitening"], _ = time_it(lambda: fit_normalisation(wells, "whitening"))
-    seconds["plate z-score"], wells = time_it(lambda: fit_normalisation(wells, "plate-zscore").apply(wells))
+    seconds["read"], unnormalised = time_it(lambda: read_table(path))
+    seconds["whitening"], _ = time_it(lambda: fit_normalisation(unnormalised, "whitening"))
+    seconds["plate z-score"], wells = time_it(
+        lambda: fit_normalisation(unnormalised, "plate-zscore").apply(unnormalised)
+    )
     seconds["mAP"], _ = time_it(lambda: measure_activity(wells, seed=0))
     mechanisms = wells.loc[wells["Metadata_control_type"] == "trt", TREATMENT].drop_duplicates()
     number = mechanisms["Metadata_Compound"].str[1:].astype(int) % max(len(mechanisms) // 20, 2)
@@ -213,6 +216,11 @@ def measure_size(path: Path) -> None:
     )
     seconds["NSC"], _ = time_it(lambda: score_nsc(treatments))
     seconds["NSCB"], _ = time_it(lambda: score_nscb(treatments))
+    seconds["all of evaluate"], _ = time_it(
+        lambda: evaluate(
+            wells, mechanisms, EvaluateSettings(), seed=0, normalisation="plate-zscore", unnormalised=unnormalised
+        )
+    )
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     told = {"wells": len(wells), "features": len(feature_columns(wells)), "treatments": len(treatments)}
     print(json.dumps({**told, "seconds": seconds, "peak_gib": peak_gib}))

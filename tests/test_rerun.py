@@ -60,5 +60,5 @@ def test_images_touched_but_not_changed_leave_the_crops_as_they_are(tiny_screen:
 
 
 def test_every_stage_has_a_version() -> None:
-    assert list(STAGES) == ["screen", "crop", "train", "embed", "profile", "evaluate", "report"]
+    assert list(STAGES) == ["screen", "crop", "train", "select", "embed", "profile", "evaluate", "report"]
     assert all(isinstance(version, int) and version > 0 for version in STAGES.values())

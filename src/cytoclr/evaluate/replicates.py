@@ -1,5 +1,6 @@
 """Percent replicating and percent matching: similarities against the 95th percentile of a null."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -145,15 +146,13 @@ def measure_matching(
     directions = scale_profiles(treatments.features, metric)
     similarities, thresholds = np.full((2, len(treatments)), np.nan)
     rng = np.random.default_rng(seed)
-    for rows in members:  # queries of one compound have the same candidates
-        compound, mechanism = pairs[codes[rows[0]]]
+    for rows, to_compounds in _compare_by_group(directions, members):
+        compound, mechanism = pairs[codes[rows[0]]]  # queries of one compound have the same candidates
         other = pairs[:, 0] != compound
         alike = np.flatnonzero(other & (pairs[:, 1] == mechanism))
         strangers = np.flatnonzero(other & (pairs[:, 1] != mechanism))
         if not 0 < len(alike) <= len(strangers):
             continue
-        nearness = directions[rows] @ directions.T
-        to_compounds = np.column_stack([np.median(nearness[:, columns], axis=1) for columns in members])
         similarities[rows] = np.median(to_compounds[:, alike], axis=1)
         drawn = strangers[_draw_subsets(len(strangers), len(alike), null_size, rng)]
         thresholds[rows] = np.percentile(np.median(to_compounds[:, drawn], axis=2), PERCENTILE, axis=1)
@@ -174,6 +173,25 @@ def measure_matching(
         "null_size": null_size,
         "unanswerable": [name for name, was_asked in zip(treatments.names, asked, strict=True) if not was_asked],
     }
+
+
+def _compare_by_group(
+    directions: Float[np.ndarray, "treatment feature"], groups: list[Int[np.ndarray, " _member"]]
+) -> Iterator[tuple[Int[np.ndarray, " _member"], Float[np.ndarray, "_member group"]]]:
+    """Yield each group's rows, and the median similarity of each of them to the members of every group."""
+    sizes = np.array([len(members) for members in groups], dtype=np.int64)
+    of_size = [np.flatnonzero(sizes == size) for size in np.unique(sizes)]
+    by_size = [(numbers, np.stack([groups[number] for number in numbers])) for numbers in of_size]
+    # some groups at a time, so that one product of matrices serves many
+    step = max(BLOCK_VALUES // (len(directions) * int(sizes.max())), 1)
+    for start in range(0, len(groups), step):
+        block = groups[start : start + step]
+        similarity = directions[np.concatenate(block)] @ directions.T
+        medians = np.empty((len(similarity), len(groups)))
+        for numbers, members in by_size:
+            medians[:, numbers] = np.median(similarity[:, members], axis=2)
+        ends = np.cumsum([len(rows) for rows in block])
+        yield from zip(block, np.split(medians, ends[:-1]), strict=True)
 
 
 def _find_interval(found: Bool[np.ndarray, " treatment"], compounds: pd.Series, seed: int) -> list[float]:
