@@ -122,7 +122,7 @@ def test_a_fitted_normaliser_is_applied_as_it_is(screen: Path) -> None:
     np.testing.assert_allclose(applied[feature_columns(applied)], whole[feature_columns(applied)], rtol=1e-9)
 
 
-def test_other_tables_are_baselines(screen: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_tables_are_baselines(screen: Path) -> None:
     rng = np.random.default_rng(1)
     noise = pd.read_csv(screen / "wells.csv", dtype={"Metadata_Plate": str})
     noise[["Cells_F0", "Cells_F1"]] = rng.normal(size=(len(noise), 2))
@@ -130,9 +130,8 @@ def test_other_tables_are_baselines(screen: Path, caplog: pytest.LogCaptureFixtu
     beside = EvaluateSettings(
         bootstraps=100, permutations=200, baselines={"noise": BaselineSettings(table=screen / "noise.csv")}
     )
-    with caplog.at_level(logging.WARNING):
-        scores = score(screen, "wells.csv", evaluate_settings=beside)
-    assert "The baseline noise lacks 1 of 80 wells" in caplog.text
+    scores = score(screen, "wells.csv", evaluate_settings=beside)
+    assert "The baseline noise: it lacks 1 of the 80 wells." in scores["notes"]
     (gain,) = [one for one in scores["comparisons"] if (one["b"], one["score"]) == ("noise", "nscb")]
     assert gain["verdict"] == "a"
 
@@ -327,3 +326,24 @@ def test_folders_that_do_not_hold_scores_are_refused(screen: Path, what: str) ->
         (screen / "out/matches.parquet").unlink()
     with pytest.raises(DataError, match="Evaluate again"):
         compare(screen / "out", screen / "out")
+
+
+def test_what_is_odd_with_a_baseline_stands_with_the_scores(screen: Path) -> None:
+    table = pd.read_csv(screen / "wells.csv", dtype={"Metadata_Plate": str})
+    table["Metadata_NumCells"] = np.where(table["Metadata_Well"] == "C05", 2, 50)
+    table.to_csv(screen / "counted.csv", index=False)
+    theirs = table.drop(columns="Metadata_NumCells")
+    theirs.loc[::8, "Cells_F0"] = np.nan
+    theirs[theirs["Metadata_Plate"] != "00202"].to_csv(screen / "theirs.csv", index=False)
+    least = ProfileSettings(normalise="plate-zscore", min_cells_per_well=10)
+    scores = score(
+        screen, "counted.csv", profile_settings=least, evaluate_settings=beside(screen, "theirs", "theirs.csv")
+    )
+    notes = scores["notes"]
+    assert "The baseline theirs: it lacks 19 of the 76 wells." in notes
+    assert "The baseline theirs: 1 features have gaps and were left out: Cells_F0." in notes
+    assert any(note.startswith("4 wells have fewer than 10 cells and take no part: 00101 C05") for note in notes)
+    matches = read_table(screen / "out/matches.parquet")
+    counts = matches[matches["score"] == "nsc"].groupby("features").size()
+    assert counts["theirs"] == counts["trained"] == 26
+    assert not (matches["Metadata_Compound"] == "").any()

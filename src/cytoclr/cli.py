@@ -338,9 +338,10 @@ def _rank(comparison: dict[str, Any] | None) -> str:
         return ""
     words = {"a": "worse than this", "b": "better than this", "undecided": "not told apart from this"}
     low, high = comparison["interval"]
+    gain, low, high = (0.0 - 100 * value for value in (comparison["gain"], high, low))  # never -0.0
     return (
-        f"; {words[comparison['verdict']]} ({-100 * comparison['gain']:+.1f} points [{-100 * high:+.1f}, "
-        f"{-100 * low:+.1f}]){', leaks' if comparison['leaks'] else ''}"
+        f"; {words[comparison['verdict']]} ({gain:+.1f} points [{low:+.1f}, {high:+.1f}])"
+        f"{', leaks' if comparison['leaks'] else ''}"
     )
 
 

@@ -15,17 +15,15 @@ import pandas as pd
 from cytoclr.config import EvaluateSettings, LabelsSeen, Normalisation, ProfileSettings
 from cytoclr.errors import DataError, SettingsError
 from cytoclr.storage import hash_tree, hold_run, write_json, write_table
-from cytoclr.tables import WELL, round_concentrations
+from cytoclr.tables import FEW_CELLS, NUM_CELLS, WELL, round_concentrations, select_enough_cells
 
 if TYPE_CHECKING:
     from cytoclr.evaluate import Baseline
-    from cytoclr.profiles import Normaliser
+    from cytoclr.profiles import Normaliser, Profiles
 
 __all__ = ["count_cells", "evaluate_table", "read_baselines", "score_by_all_protocols"]
 
 logger = logging.getLogger(__name__)
-
-NUM_CELLS = "Metadata_NumCells"
 
 
 def evaluate_table(
@@ -133,10 +131,10 @@ def _evaluate(
         normalisation=name_normalisation(profiled.normaliser.methods),
         labels_seen=labels_seen,
         unnormalised=profiled.unnormalised,
+        notes=list_warnings(profiled.report),
         baselines=baselines,
     )
     scores = result.scores
-    scores["notes"] = [*list_warnings(profiled.report), *scores["notes"]]
     if all_protocols and known is not None:
         scores["protocols"] = score_by_all_protocols(
             profiled.unnormalised, known, settings, how, normaliser=fitted, seed=seed
@@ -152,7 +150,7 @@ def _evaluate(
     provenance = {
         "cytoclr": version("cytoclr"),
         "seed": seed,
-        "profile": settings.model_dump(mode="json"),
+        "profile": settings.model_copy(update={"normalise": profiled.normaliser.methods}).model_dump(mode="json"),
         "evaluate": how.model_dump(mode="json"),
         "columns": dict(tables.columns),
         "inputs": {
@@ -302,28 +300,35 @@ def read_baselines(
         A table is missing or wrong, or does not have the wells evaluated.
     """
     from cytoclr.evaluate import Baseline
+    from cytoclr.profiles import list_warnings
 
+    # wells that take no part take none in a baseline either, whatever it says of cells itself
+    unnormalised = select_enough_cells(unnormalised)
+    profile_settings = profile_settings.model_copy(update={"min_cells_per_well": 1})
     baselines = {}
     counted = count_cells(unnormalised)
     if counted is not None:
         try:
             # one feature has no angle, so the nearest is the nearest in number
-            wells = _profile_alike(counted, profile_settings, normaliser)
-            baselines["cell-count"] = Baseline(wells, metric="euclidean")
+            profiles = _profile_alike(counted, profile_settings, normaliser)
+            baselines["cell-count"] = Baseline(profiles.well, metric="euclidean")
         except DataError as error:
             logger.warning("The baseline cell-count is left out: %s", error)
     for name, of in evaluate_settings.baselines.items():
         try:
-            table = _read_baseline(name, of.table, unnormalised, columns or {})
-            wells = _profile_alike(table, profile_settings, normaliser)
+            table, notes = _read_baseline(of.table, unnormalised, columns or {})
+            profiles = _profile_alike(table, profile_settings, normaliser)
         except DataError as error:
             raise DataError(f"The baseline {name}: {error}") from error
-        baselines[name] = Baseline(wells, labels_seen=of.labels_seen)
+        told = tuple(f"The baseline {name}: {note}" for note in (*notes, *list_warnings(profiles.report)))
+        baselines[name] = Baseline(profiles.well, labels_seen=of.labels_seen, notes=told)
     return baselines
 
 
-def _read_baseline(name: str, path: Path, unnormalised: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Read a table of the wells evaluated; say which rows it has beside them, and which it lacks."""
+def _read_baseline(
+    path: Path, unnormalised: pd.DataFrame, columns: Mapping[str, str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Read a table of the wells evaluated; and say which rows it has beside them, and which it lacks."""
     from cytoclr.data.profiles import join_wells, read_profiles
 
     table = read_profiles(path, columns=_assign_columns(columns, profiles=path, strict=False)["profiles"])
@@ -332,28 +337,25 @@ def _read_baseline(name: str, path: Path, unnormalised: pd.DataFrame, columns: M
     if not here.any():
         first = " ".join(table[WELL].iloc[0].astype("str"))
         raise DataError(f"{path}: none of its {len(table):,} rows is of a well that is evaluated, first: {first}.")
+    joined = join_wells(table[here].drop(columns=FEW_CELLS, errors="ignore"), unnormalised, str(path))
+    notes = []
     if not here.all():
-        logger.warning(
-            "The baseline %s has %s rows of wells that are not evaluated; they are left out.",
-            name,
-            f"{(~here).sum():,}",
-        )
-    joined = join_wells(table[here], unnormalised, str(path))
+        notes.append(f"{(~here).sum():,} of its rows are of wells that are not evaluated, and were left out.")
     missing = len(wells) - len(joined.drop_duplicates(WELL))
     if missing:
-        logger.warning("The baseline %s lacks %s of %s wells.", name, f"{missing:,}", f"{len(wells):,}")
-    return joined
+        notes.append(f"it lacks {missing:,} of the {len(wells):,} wells.")
+    return joined, notes
 
 
-def _profile_alike(table: pd.DataFrame, settings: ProfileSettings, normaliser: "Normaliser | None") -> pd.DataFrame:
+def _profile_alike(table: pd.DataFrame, settings: ProfileSettings, normaliser: "Normaliser | None") -> "Profiles":
     """Normalise another table of the same wells as the first: by what was learnt, if it is of the same features."""
     from cytoclr.profiles import profile_wells
 
     if normaliser is None:
-        return profile_wells(table, settings).well
+        return profile_wells(table, settings)
     if set(normaliser.features) <= set(table.columns):
-        return profile_wells(table, settings, normaliser=normaliser).well
-    return profile_wells(table, settings.model_copy(update={"normalise": normaliser.methods})).well
+        return profile_wells(table, settings, normaliser=normaliser)
+    return profile_wells(table, settings.model_copy(update={"normalise": normaliser.methods}))
 
 
 def score_by_all_protocols(

@@ -361,6 +361,7 @@ class _Run:
 
         def work(place: Path) -> dict[str, Any]:
             from cytoclr.evaluate import Baseline, evaluate
+            from cytoclr.profiles import list_warnings, name_normalisation
 
             unnormalised = self._read_profile(TRAINED, "unnormalised")
             own = {name: Baseline(self._read_profile(name, "well")) for name in self._baselines}
@@ -369,7 +370,8 @@ class _Run:
                 self._mechanisms,
                 settings,
                 seed=seed,
-                normalisation=", ".join(self.settings.profile.normalise),
+                normalisation=name_normalisation(self.settings.profile.normalise),
+                notes=list_warnings(self.stages.read_finished("profile").report[TRAINED]),
                 labels_seen=self._labels_seen,
                 unnormalised=unnormalised,
                 embeddings=self._read_embeddings(TRAINED),

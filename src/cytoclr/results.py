@@ -64,10 +64,15 @@ def _find_scored(folder: Path) -> list[Path]:
     return scored
 
 
-def _read_scored(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    scores, matches = read_json(folder / "scores.json"), folder / "matches.parquet"
+def _read_scores(folder: Path) -> dict[str, Any]:
+    scores = read_json(folder / "scores.json")
     if not isinstance(scores, dict) or not {"protocol", "normalisation", "labels_seen"} <= set(scores):
         raise DataError(f"{folder / 'scores.json'}: not what evaluate writes. Evaluate again.")
+    return scores
+
+
+def _read_scored(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    scores, matches = _read_scores(folder), folder / "matches.parquet"
     if not matches.is_file():
         raise DataError(f"{matches}: no such file beside scores.json. Evaluate again.")
     return scores, read_table(matches)
@@ -106,7 +111,7 @@ def export(run: Path, out: Path, *, level: Level = "well", features: str = "trai
         )
     table = read_table(path)
     if out.name.endswith(".h5ad"):
-        scored = read_json(run / "scores.json") if (run / "scores.json").is_file() else {}
+        scored = _read_scores(run) if (run / "scores.json").is_file() else {}
         about = {name: scored.get(name) for name in ("normalisation", "labels_seen")}
         write_h5ad(out, table, about={"cytoclr": version("cytoclr"), "level": level, "features": features, **about})
     elif out.name.endswith(".parquet"):

@@ -23,6 +23,7 @@ __all__ = [
     "LOCATIONS",
     "MECHANISM",
     "MECHANISMS",
+    "NUM_CELLS",
     "PATH_PREFIX",
     "SCREEN",
     "SITE",
@@ -58,6 +59,8 @@ WELL_METADATA = [*WELL, "Metadata_Batch", *TREATMENT, "Metadata_control_type"]
 MECHANISM = "Metadata_MoA"
 #: A screen names the file of each channel in a column ``Path_<channel>``.
 PATH_PREFIX = "Path_"
+#: How many cells a profile stands for.
+NUM_CELLS = "Metadata_NumCells"
 #: A well with fewer cells than were asked for: kept in the tables, but in no fit, treatment or score.
 FEW_CELLS = "Metadata_FewCells"
 #: JUMP's words: negative control (untreated), positive control, treated.

@@ -600,3 +600,14 @@ def test_a_table_of_many_features_is_one_piece(tmp_path: Path, name: str) -> Non
     profiles = read_profiles(tmp_path / name)
     profiles["Cells_new"] = 1.0  # pandas warns of a table in pieces
     assert profiles.shape == (4, 403)
+
+
+def test_cells_that_nothing_numbers_may_be_alike(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    wells = [f"A{number:02d}" for number in range(1, 5) for _ in range(50)]
+    table = pd.DataFrame({"Metadata_Plate": "1", "Metadata_Well": wells, "Cells_A": rng.integers(0, 2, 200)})
+    table.to_csv(tmp_path / "cells.csv", index=False)
+    assert len(read_profiles(tmp_path / "cells.csv")) == 200
+    # numbered, a row that is there twice is a copy
+    table.assign(ObjectNumber=list(range(50)) * 4).iloc[[*range(200), 7]].to_csv(tmp_path / "numbered.csv", index=False)
+    assert len(read_profiles(tmp_path / "numbered.csv")) == 200

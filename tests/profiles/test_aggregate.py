@@ -166,3 +166,13 @@ def test_features_are_left_out_where_that_loses_less_than_rows(rng, wells):
 def test_a_number_of_rows_is_not_a_number_of_cells(rng, wells):
     rows = make_rows(rng, wells).drop(columns="Metadata_NumCells")
     assert "Metadata_NumCells" not in aggregate_rows(rows)
+
+
+def test_wells_that_are_empty_do_not_cost_the_features(rng, wells):
+    """CellProfiler writes a row of gaps for a well without cells; here a sixth of the wells are so."""
+    names = feature_columns(wells)
+    wells.loc[::6, names[1:]] = np.nan
+    whole, report = select_finite(wells, "wells")
+    assert report["features_left_out"] == []
+    assert report["rows_left_out"] == 6
+    assert len(whole) == len(wells) - 6

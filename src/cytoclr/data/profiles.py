@@ -32,6 +32,7 @@ from cytoclr.errors import DataError, list_some
 from cytoclr.grouping import check_constant
 from cytoclr.tables import (
     FEW_CELLS,
+    NUM_CELLS,
     SITE,
     WELL,
     WELL_METADATA,
@@ -58,7 +59,6 @@ _OF_OBJECTS = re.compile(
 #: The number of a cell, as CellProfiler and pycytominer call it, and we.
 _OBJECT_NUMBER = re.compile(r"(\w+_)?(Number_Object_Number|ObjectNumber)|Metadata_Object")
 _CELL_ID = "Metadata_CellID"
-_NUM_CELLS = "Metadata_NumCells"
 
 
 def read_profiles(
@@ -126,15 +126,15 @@ def read_profiles(
     if controls is not None and "Metadata_Compound" in ours:
         ours = settle_wells(ours, controls=controls, names=names, source=str(path))
         ours = _leave_out_empty_wells(ours, names, path)
-    if _NUM_CELLS in ours:
-        ours = _leave_out_no_cells(ours, names[_NUM_CELLS], path)
+    if NUM_CELLS in ours:
+        ours = _leave_out_no_cells(ours, names[NUM_CELLS], path)
     if len(ours) < len(frame):
         frame, others = frame.loc[ours.index], others.loc[ours.index]
     if FEW_CELLS in others:
         others = others.assign(**{FEW_CELLS: _read_flags(others[FEW_CELLS], path)})
     rows = _tell_rows(frame, ours, path)
-    if rows == "cells" and _NUM_CELLS not in ours:
-        ours = ours.assign(**{_NUM_CELLS: 1})
+    if rows == "cells" and NUM_CELLS not in ours:
+        ours = ours.assign(**{NUM_CELLS: 1})
     features = _select_features(frame, found, path, averages=rows == "wells")
     return pd.concat([ours, others, features], axis=1).reset_index(drop=True)
 
@@ -300,7 +300,11 @@ def _read_metadata(frame: pd.DataFrame, found: Mapping[Field, str], path: Path) 
 
 
 def _leave_out_copies(frame: pd.DataFrame, ours: pd.DataFrame, names: Mapping[str, str], path: Path) -> pd.DataFrame:
-    """Keep the first of rows that are alike in every column; count the others."""
+    """Keep the first of rows that are alike in every column; count the others.
+
+    Cells that nothing numbers may well be alike, so these stay: copies are left out where rows are numbered, or where
+    without them there is one row a well.
+    """
     # Most rows are told apart by a few numbers: only those that are not are compared in full, as texts.
     places, numbers = [names[name] for name in WELL], list(frame.select_dtypes("number").columns)
     alike = frame.index
@@ -309,7 +313,9 @@ def _leave_out_copies(frame: pd.DataFrame, ours: pd.DataFrame, names: Mapping[st
         alike = rows.index[rows.duplicated(keep=False)]
     texts = frame.loc[alike].astype("str")
     copies = ours.loc[texts.index[texts.duplicated()], WELL]
-    if copies.empty:
+    kept = ours.drop(index=copies.index)
+    is_numbered = "Metadata_Site" in ours or any(_OBJECT_NUMBER.fullmatch(str(name)) for name in frame.columns)
+    if copies.empty or (kept.duplicated(WELL).any() and not is_numbered):
         return ours
     logger.warning(
         "%s: %s of %s rows %s, in every column, of a row above, and left out; first row %d (%s %s).",
@@ -320,7 +326,7 @@ def _leave_out_copies(frame: pd.DataFrame, ours: pd.DataFrame, names: Mapping[st
         copies.index[0] + 1,
         *copies.iloc[0],
     )
-    return ours.drop(index=copies.index)
+    return kept
 
 
 def _leave_out_empty_wells(ours: pd.DataFrame, names: Mapping[str, str], path: Path) -> pd.DataFrame:
@@ -345,7 +351,7 @@ def _leave_out_empty_wells(ours: pd.DataFrame, names: Mapping[str, str], path: P
 
 def _leave_out_no_cells(ours: pd.DataFrame, name: str, path: Path) -> pd.DataFrame:
     """Keep the rows of one cell or more; count those of none, and refuse a number of cells that is no number."""
-    counts = ours[_NUM_CELLS]
+    counts = ours[NUM_CELLS]
     numbers = pd.to_numeric(counts, errors="coerce").astype("float64")
     wrong = counts[~((numbers % 1 == 0) & (numbers >= 0))]
     if len(wrong):
@@ -374,7 +380,7 @@ def _leave_out_no_cells(ours: pd.DataFrame, name: str, path: Path) -> pd.DataFra
             wells.index[0] + 1,
             *wells.iloc[0],
         )
-    return ours[~none].astype({_NUM_CELLS: "int64"})
+    return ours[~none].astype({NUM_CELLS: "int64"})
 
 
 def _read_flags(values: pd.Series, path: Path) -> pd.Series:

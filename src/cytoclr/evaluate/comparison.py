@@ -11,7 +11,7 @@ from cytoclr.errors import DataError, list_some
 from cytoclr.evaluate.intervals import bootstrap_difference, flip_signs
 from cytoclr.tables import MECHANISM, TREATMENT, WELL
 
-__all__ = ["compare_matches", "compare_runs"]
+__all__ = ["compare_matches", "compare_runs", "note_answered"]
 
 #: What `evaluate` found of a run: its scores, and its matches.
 Scored = tuple[Mapping[str, Any], pd.DataFrame]
@@ -130,8 +130,8 @@ def compare_runs(
     for score in ("nsc", "nscb"):
         tables = [[_take(matches, score) for _, matches in runs] for runs in sides]
         found[score] = compare_matches(*tables, bootstraps=BOOTSTRAPS, permutations=PERMUTATIONS, seed=seed)
-        notes += _note_answered(score, tables, names, found[score])
-    found["notes"] = [*_take_notes(found), *notes, *_note_twins(sides, names)]
+        notes += note_answered(score, tables, names, found[score])
+    found["notes"] = [*_note_differences(found), *notes, *_note_twins(sides, names)]
     return found
 
 
@@ -141,7 +141,7 @@ def _take(matches: pd.DataFrame, score: str) -> pd.DataFrame:
     return matches[(matches["score"] == score) & matches["features"].isin(own)]
 
 
-def _note_answered(
+def note_answered(
     score: str, tables: Sequence[Sequence[pd.DataFrame]], names: tuple[str, str], compared: Mapping[str, Any] | None
 ) -> list[str]:
     """Say where the two did not answer the same treatments: then their neighbours were not sought among the same."""
@@ -169,7 +169,7 @@ def _note_twins(sides: Sequence[Sequence[Scored]], names: tuple[str, str]) -> li
     return notes
 
 
-def _take_notes(found: Mapping[str, Any]) -> list[str]:
+def _note_differences(found: Mapping[str, Any]) -> list[str]:
     notes = []
     normalisations = [found[side]["normalisation"] for side in "ab"]
     if normalisations[0] != normalisations[1]:

@@ -1,6 +1,6 @@
 """The evaluate stage: every score and measure of a table of profiles, beside its baselines."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 from cytoclr.config import EvaluateSettings, LabelsSeen
 from cytoclr.errors import SettingsError, list_some
-from cytoclr.evaluate.comparison import compare_matches
+from cytoclr.evaluate.comparison import compare_matches, note_answered
 from cytoclr.evaluate.geometry import describe_geometry
 from cytoclr.evaluate.matching import Metric
 from cytoclr.evaluate.notes import LEAKS, take_notes
@@ -59,11 +59,14 @@ class Baseline:
         What their model was told.
     metric
         By which neighbours are found, if not the protocol's: a single feature has no angle.
+    notes
+        What a reader must know of them, in sentences; they stand with the scores.
     """
 
     wells: pd.DataFrame
     labels_seen: LabelsSeen = "none"
     metric: Metric | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def evaluate(
     labels_seen: LabelsSeen = "none",
     unnormalised: pd.DataFrame | None = None,
     embeddings: pd.DataFrame | None = None,
+    notes: Sequence[str] = (),
     baselines: Mapping[str, Baseline] | None = None,
     selection: Mapping[str, Any] | None = None,
 ) -> Evaluation:
@@ -124,6 +128,8 @@ def evaluate(
         The same wells before normalisation: how well batch and plate could be told from them; None: not measured.
     embeddings
         Cells, not normalised, for the probes; None: no probe.
+    notes
+        What a reader must know of the profiles, in sentences; they stand with the scores.
     baselines
         Other profiles of the same wells, by name: ``{"untrained": Baseline(wells), …}``.
     selection
@@ -140,7 +146,7 @@ def evaluate(
     wells = check_table(wells, WELL_PROFILES, "well profiles")
     if OWN in (baselines or {}):
         raise SettingsError(f"evaluate: a baseline is called {OWN}, as the profiles themselves are. Name it otherwise.")
-    tables = {OWN: Baseline(wells, labels_seen), **(baselines or {})}
+    tables = {OWN: Baseline(wells, labels_seen, notes=tuple(notes)), **(baselines or {})}
     scores: dict[str, Any] = {
         "format": FORMAT,
         "protocol": protocol.describe(),
@@ -173,10 +179,11 @@ def evaluate(
     scores["baselines"] = {
         name: {**_describe_baseline(tables[name]), **by_table[name], **measured[name][0]} for name in baselines or {}
     }
-    scores["comparisons"] = _compare(tables, found, settings, seed)
+    scores["comparisons"], odd = _compare(tables, found, settings, seed)
     scores["selection"] = None if selection is None else dict(selection)
     labels = {name: table.labels_seen for name, table in tables.items()}
-    scores["notes"] = take_notes(scores, wells, found.get(OWN), labels)
+    told = [note for table in tables.values() for note in table.notes]
+    scores["notes"] = [*told, *take_notes(scores, wells, found.get(OWN), labels), *odd]
     active = [frame.assign(features=name) for name, (_, frame) in measured.items() if len(frame)]
     activity = pd.concat(active, ignore_index=True) if active else pd.DataFrame(columns=["features", *ACTIVITY])
     return Evaluation(scores, _tabulate(found, protocol), activity[["features", *ACTIVITY]])
@@ -258,24 +265,22 @@ def _compare(
     found: Mapping[str, Mapping[str, Matched]],
     settings: EvaluateSettings,
     seed: int,
-) -> list[dict[str, Any]]:
-    """The profiles against each baseline, on the treatments that both answered."""
-    comparisons = []
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The profiles against each baseline, on the treatments that both answered; and what is odd with that."""
+    comparisons, notes = [], []
     for name in found:
         for score in ("nsc", "nscb"):
             if name == OWN:
                 continue
+            own, other = (found[side][score].tabulate() for side in (OWN, name))
             compared = compare_matches(
-                [found[OWN][score].tabulate()],
-                [found[name][score].tabulate()],
-                bootstraps=settings.bootstraps,
-                permutations=settings.permutations,
-                seed=seed,
+                [own], [other], bootstraps=settings.bootstraps, permutations=settings.permutations, seed=seed
             )
+            notes += note_answered(score, [[own], [other]], (OWN, name), compared)
             if compared is not None:
                 leaks = any(tables[side].labels_seen in LEAKS for side in (OWN, name))
                 comparisons.append({"a": OWN, "b": name, "score": score, "leaks": leaks, **compared})
-    return comparisons
+    return comparisons, notes
 
 
 def _count(wells: pd.DataFrame) -> dict[str, int]:

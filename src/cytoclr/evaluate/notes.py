@@ -9,7 +9,7 @@ from cytoclr.config import LabelsSeen
 from cytoclr.errors import list_some
 from cytoclr.evaluate.scoring import Matched
 from cytoclr.evaluate.treatments import AnnotatedTreatments
-from cytoclr.tables import MECHANISM, is_control
+from cytoclr.tables import MECHANISM, is_control, select_enough_cells
 
 __all__ = ["LEAKS", "take_notes"]
 
@@ -93,6 +93,8 @@ def _note_labels(labels_seen: Mapping[str, LabelsSeen]) -> list[str]:
 
 def _note_activity(activity: Mapping[str, Any] | None, wells: pd.DataFrame) -> list[str]:
     """Say what mAP could not be asked, and of what it says little."""
+    if not is_control(select_enough_cells(wells)).any() and is_control(wells).any():
+        return ["All untreated controls have too few cells, so replicates were not ranked against controls."]
     if not is_control(wells).any():
         compounds = sorted(wells["Metadata_Compound"].astype("str").unique())
         return [

@@ -11,6 +11,7 @@ from cytoclr.grouping import Statistic, check_constant, check_features, reduce_f
 from cytoclr.tables import (
     CONTROL_TYPES,
     EMBEDDINGS,
+    NUM_CELLS,
     SITE,
     TREATMENT,
     WELL,
@@ -23,8 +24,6 @@ from cytoclr.tables import (
 )
 
 __all__ = ["aggregate_cells", "aggregate_rows", "aggregate_wells", "select_finite"]
-
-NUM_CELLS = "Metadata_NumCells"
 
 
 def aggregate_cells(
@@ -157,8 +156,9 @@ def aggregate_wells(wells: pd.DataFrame, *, statistic: Statistic = "mean") -> pd
 def select_finite(frame: pd.DataFrame, source: str, *, max_gaps: float = 0.05) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Leave out what has gaps, features or rows, whichever loses less; and say which.
 
-    Features are kept from the fullest on; rows with a gap in one of them are left out. The cut is where the share of
-    features lost and the share of rows lost add up to least.
+    Rows that are gaps in more than half of the features go first. Then features are kept from the fullest on; rows with
+    a gap in one of them are left out. The cut is where the share of features lost and the share of rows lost add up to
+    least.
 
     Parameters
     ----------
@@ -180,10 +180,15 @@ def select_finite(frame: pd.DataFrame, source: str, *, max_gaps: float = 0.05) -
     """
     names = feature_columns(frame)
     gaps = {name: ~np.isfinite(frame[name].to_numpy(dtype=np.float64)) for name in names}
+    # a row that is mostly gaps (a well without cells) says nothing of the features
+    num_gaps = np.sum(list(gaps.values()), axis=0, dtype=np.int64)
+    hollow = num_gaps > len(names) / 2
+    gaps = {name: of & ~hollow for name, of in gaps.items()}
     counts = {name: int(gaps[name].sum()) for name in names}
     # the fullest first: each further feature may cost rows; the cut is where the shares lost of both are least
-    by_gaps = sorted((name for name in names if counts[name] <= max_gaps * len(frame)), key=lambda name: counts[name])
-    bad_rows, best = np.zeros(len(frame), dtype=bool), (np.inf, 0)
+    most = max_gaps * max(len(frame) - hollow.sum(), 1)
+    by_gaps = sorted((name for name in names if counts[name] <= most), key=lambda name: counts[name])
+    bad_rows, best = hollow.copy(), (np.inf, 0)
     for num_kept, name in enumerate(by_gaps, start=1):
         bad_rows |= gaps[name]
         lost = (len(names) - num_kept) / len(names) + bad_rows.mean()
@@ -191,7 +196,7 @@ def select_finite(frame: pd.DataFrame, source: str, *, max_gaps: float = 0.05) -
             best = (lost, num_kept)
     kept = set(by_gaps[: best[1]])
     bad_features = [name for name in names if name not in kept]
-    bad_rows = np.logical_or.reduce([gaps[name] for name in kept]) if kept else np.ones(len(frame), dtype=bool)
+    bad_rows = np.logical_or.reduce([hollow, *(gaps[name] for name in kept)])
     places = [" ".join(pair) for pair in frame.loc[bad_rows, WELL].astype("str").drop_duplicates().to_numpy()]
     report = {"features_left_out": bad_features, "rows_left_out": int(bad_rows.sum()), "rows_left_out_of": places}
     if not kept or bad_rows.all():

@@ -53,14 +53,13 @@ class Normaliser:
         DataError
             A feature is missing, or a row belongs to a plate or batch that had no controls in the fit.
         """
-        needed = self.steps[0].features if self.steps else self.features
-        missing = [name for name in needed if name not in frame.columns]
+        missing = [name for name in self.features if name not in frame.columns]
         if missing:
             raise DataError(
-                f"profiles: lack {len(missing)} of the {len(needed)} features the normalisation was fitted "
+                f"profiles: lack {len(missing)} of the {len(self.features)} features the normalisation was fitted "
                 f"on: {list_some(missing)}. Expected a table made in the same way."
             )
-        names, values = tuple(needed), frame[list(needed)].to_numpy(dtype=np.float64)
+        names, values = self.features, frame[list(self.features)].to_numpy(dtype=np.float64)
         for step in self.steps:
             values = step.apply(_select(values, names, step.features), frame)
             names = step.outputs
@@ -223,9 +222,13 @@ def fit_normalisation(
     # in the order of their names: a sum over controls does not depend on the order of the rows
     controls = trusted[is_control(trusted)].sort_values(WELL, kind="stable")
     if len(controls) < 2:
+        few = int(is_control(wells).sum()) - len(controls)
         raise DataError(
-            f"well profiles: found {len(controls)} control wells (Metadata_control_type negcon) among {len(wells):,}. "
-            f"{name_normalisation(chosen)} is fitted on controls and needs at least 2; mark them, or normalise: none."
+            f"well profiles: found {len(controls)} control wells (Metadata_control_type negcon) among {len(wells):,}"
+            + (f", and {few} with too few cells. " if few else ". ")
+            + f"{name_normalisation(chosen)} is fitted on controls and needs at least 2; "
+            + ("lower profile.min_cells_per_well" if few else "mark them")
+            + ", or normalise: none."
         )
     places = {column: sorted(wells[column].unique()) for column in (PLATE, BATCH)}
     report["num_controls"] = len(controls)

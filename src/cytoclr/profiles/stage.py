@@ -10,11 +10,9 @@ from cytoclr.config import ProfileSettings
 from cytoclr.errors import DataError, list_some
 from cytoclr.profiles.aggregate import aggregate_cells, aggregate_rows, aggregate_wells, select_finite
 from cytoclr.profiles.normalise import Normaliser, fit_normalisation
-from cytoclr.tables import FEW_CELLS, WELL
+from cytoclr.tables import FEW_CELLS, NUM_CELLS, WELL
 
 __all__ = ["Profiles", "list_warnings", "profile", "profile_wells"]
-
-NUM_CELLS = "Metadata_NumCells"
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,9 @@ class Profiles:
 def profile(embeddings: pd.DataFrame, settings: ProfileSettings) -> Profiles:
     """Make profiles of sites, wells and treatments from the embeddings of cells.
 
-    Cells with gaps are left out (`select_finite`); the others are aggregated to sites and wells; wells of fewer than
-    `min_cells_per_well` are flagged; the normalisation is fitted on the other control wells and applied to wells and
-    sites; normalised wells are aggregated to treatments.
+    Cells or features with gaps are left out (`select_finite`); the other cells are aggregated to sites and wells;
+    wells of fewer than `min_cells_per_well` are flagged; the normalisation is fitted on the other control wells and
+    applied to wells and sites; normalised wells are aggregated to treatments.
 
     Parameters
     ----------
@@ -73,8 +71,8 @@ def profile_wells(table: pd.DataFrame, settings: ProfileSettings, *, normaliser:
     Parameters
     ----------
     table
-        The columns of `cytoclr.tables.WELL_PROFILES` and features; a row may be a well, a site or a cell. Rows with
-        gaps are left out, the rows of a well are aggregated.
+        The columns of `cytoclr.tables.WELL_PROFILES` and features; a row may be a well, a site or a cell. Rows or
+        features with gaps are left out (`select_finite`), the rows of a well are aggregated.
     settings
         Aggregate, normalisation, least number of cells (where the table tells their number).
     normaliser
@@ -104,9 +102,9 @@ def list_warnings(report: Mapping[str, Any]) -> list[str]:
         warnings.append(f"{len(features)} features have gaps and were left out: {list_some(features)}.")
     few = report["wells_with_few_cells"]
     if few:
-        warnings.append(
-            f"{len(few)} wells have fewer than {report['min_cells_per_well']} cells and take no part: {list_some(few)}."
-        )
+        least = report["min_cells_per_well"]
+        why = f"have fewer than {least} cells" if least > 1 else "are flagged as having too few cells"
+        warnings.append(f"{len(few)} wells {why} and take no part: {list_some(few)}.")
     return [*warnings, *report["normalisation"]["warnings"]]
 
 
@@ -137,19 +135,19 @@ def _normalise(
 
 
 def _flag_few_cells(wells: pd.DataFrame, least: int) -> tuple[pd.DataFrame, list[str]]:
-    """Mark wells of fewer cells than asked for; name them."""
-    if least == 1:
-        return wells, []
-    if NUM_CELLS not in wells:
+    """Mark wells of fewer cells than asked for, beside those marked already; name them all."""
+    marked = wells[FEW_CELLS].astype(bool) if FEW_CELLS in wells else pd.Series(False, index=wells.index)
+    if least > 1:
+        if NUM_CELLS not in wells:
+            raise DataError(
+                f"profiles: profile.min_cells_per_well is {least}, but the table does not tell the number of cells of "
+                f"a well ({NUM_CELLS}). Add it, or set profile.min_cells_per_well to 1."
+            )
+        marked |= wells[NUM_CELLS] < least
+    if marked.all():
         raise DataError(
-            f"profiles: profile.min_cells_per_well is {least}, but the table does not tell the number of cells of a "
-            f"well ({NUM_CELLS}). Add it, or set profile.min_cells_per_well to 1."
+            f"profiles: all {len(wells):,} wells have too few cells, by profile.min_cells_per_well ({least}) or by "
+            f"{FEW_CELLS}. Lower the one or correct the other."
         )
-    few = wells[NUM_CELLS] < least
-    if few.all():
-        raise DataError(
-            f"profiles: all {len(wells):,} wells have fewer than {least} cells, at most {wells[NUM_CELLS].max():,}. "
-            "Lower profile.min_cells_per_well."
-        )
-    names = [" ".join(pair) for pair in wells.loc[few, WELL].astype("str").to_numpy()]
-    return wells.assign(**{FEW_CELLS: few}), names
+    names = [" ".join(pair) for pair in wells.loc[marked, WELL].astype("str").to_numpy()]
+    return (wells.assign(**{FEW_CELLS: marked}) if least > 1 or names else wells), names

@@ -114,7 +114,8 @@ class Controls:
         if few:
             raise DataError(
                 f"well profiles: {len(few)} of {len(groups)} {PLURAL[column]} have fewer than 2 control wells: "
-                f"{list_some(few)}. {method} needs 2 on each; use whitening (all controls together) or none."
+                f"{list_some(few)}; those with too few cells do not count. {method} needs 2 on each; use whitening "
+                "(all controls together) or none."
             )
         return groups
 
