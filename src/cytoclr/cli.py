@@ -107,6 +107,7 @@ def evaluate(
     def work() -> None:
         from cytoclr.config import Bbbc021Settings, check_settings
         from cytoclr.pipeline import evaluate_table
+        from cytoclr.terminal import terminal_progress
 
         _refuse_options(given & {"config", "skip_missing"}, "say nothing of a table: leave --profiles out, or them")
         changed = _parse_changes(changes)
@@ -125,26 +126,28 @@ def evaluate(
         settings = check_settings(chosen, source="command line", folder=Path.cwd(), changes=changed)
         assert isinstance(settings.screen, Bbbc021Settings)
         place = out or Path("runs") / (profiles.name.removesuffix(".gz").rpartition(".")[0] or profiles.name)
-        scores = evaluate_table(
-            profiles,
-            place,
-            screen=screen,
-            mechanisms=mechanisms,
-            columns=_parse_pairs(columns, "--column", "KEY=NAME, as --column compound=pert_iname"),
-            profile_settings=settings.profile,
-            evaluate_settings=settings.evaluate,
-            normaliser=normaliser,
-            all_protocols=everywhere,
-            labels_seen=_check_labels_seen(labels_seen),
-            batch_pattern=settings.screen.batch_pattern,
-            controls=settings.screen.controls,
-            positive_controls=settings.screen.positive_controls,
-            seed=settings.seed,
-        )
+        with terminal_progress(console) as progress:
+            scores = evaluate_table(
+                profiles,
+                place,
+                screen=screen,
+                mechanisms=mechanisms,
+                columns=_parse_pairs(columns, "--column", "KEY=NAME, as --column compound=pert_iname"),
+                profile_settings=settings.profile,
+                evaluate_settings=settings.evaluate,
+                normaliser=normaliser,
+                all_protocols=everywhere,
+                labels_seen=_check_labels_seen(labels_seen),
+                batch_pattern=settings.screen.batch_pattern,
+                controls=settings.screen.controls,
+                positive_controls=settings.screen.positive_controls,
+                seed=settings.seed,
+                progress=progress,
+            )
         _tell_scores(scores)
         typer.echo(f"scores   {place / 'scores.json'}")
 
-    _start_log(debug)
+    console = _start_log(debug)
     _guard(work, debug)
 
 

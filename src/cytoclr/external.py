@@ -14,6 +14,7 @@ import pandas as pd
 
 from cytoclr.config import EvaluateSettings, LabelsSeen, Normalisation, ProfileSettings
 from cytoclr.errors import DataError, SettingsError
+from cytoclr.progress import Progress
 from cytoclr.storage import hash_tree, hold_run, write_json, write_table
 from cytoclr.tables import FEW_CELLS, NUM_CELLS, WELL, round_concentrations, select_enough_cells
 
@@ -42,6 +43,7 @@ def evaluate_table(
     controls: Sequence[str] = ("DMSO",),
     positive_controls: Sequence[str] = (),
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score anyone's profiles.
 
@@ -69,6 +71,8 @@ def evaluate_table(
         Where the tables do not say them: the batch in a plate's name, and the compounds of control wells.
     seed
         Decides all that is random.
+    progress
+        Who shows how far it is; None: nobody.
 
     Returns
     -------
@@ -101,6 +105,7 @@ def evaluate_table(
             all_protocols=all_protocols,
             labels_seen=labels_seen,
             seed=seed,
+            progress=progress,
         )
 
 
@@ -115,6 +120,7 @@ def _evaluate(
     all_protocols: bool,
     labels_seen: LabelsSeen,
     seed: int,
+    progress: Progress | None,
 ) -> dict[str, Any]:
     from cytoclr.evaluate import evaluate
     from cytoclr.profiles import list_warnings, name_normalisation, profile_wells, read_normaliser
@@ -133,6 +139,7 @@ def _evaluate(
         unnormalised=profiled.unnormalised,
         notes=list_warnings(profiled.report),
         baselines=baselines,
+        progress=progress,
     )
     scores = result.scores
     if all_protocols and known is not None:

@@ -377,6 +377,7 @@ class _Run:
                 embeddings=self._read_embeddings(TRAINED),
                 baselines=own | read_baselines(settings, self.settings.profile, unnormalised),
                 selection=self._describe_selection(),
+                progress=self.progress,
             )
             write_json(place / "scores.json", result.scores)
             write_table(place / "matches.parquet", result.matches)

@@ -19,6 +19,7 @@ from cytoclr.evaluate.protocols import PROTOCOLS, Protocol
 from cytoclr.evaluate.replicates import measure_matching, measure_replicability
 from cytoclr.evaluate.scoring import Matched, score_nsc, score_nscb, summarise
 from cytoclr.evaluate.treatments import AnnotatedTreatments, annotate_treatments
+from cytoclr.progress import Progress, Silent
 from cytoclr.tables import (
     MECHANISM,
     TREATMENT,
@@ -107,6 +108,7 @@ def evaluate(
     notes: Sequence[str] = (),
     baselines: Mapping[str, Baseline] | None = None,
     selection: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Score profiles of wells against known mechanisms, and measure what needs none.
 
@@ -134,6 +136,8 @@ def evaluate(
         Other profiles of the same wells, by name: ``{"untrained": Baseline(wells), …}``.
     selection
         How the epoch was chosen (`cytoclr.evaluate.describe_selection`); None: there was no choice.
+    progress
+        Told of every part: scores and measures of each table, batch and plate, probes.
 
     Raises
     ------
@@ -155,27 +159,35 @@ def evaluate(
         "counts": _count(wells),
     }
     annotated, reason = _annotate(tables, mechanisms, protocol)
-    results = {
-        name: score_treatments(treatments, settings, seed=seed)
-        for name, treatments in annotated.items()
-        if treatments is not None
-    }
+    progress = progress or Silent()
+    progress.start("evaluate", 2 * len(tables) + 2, "parts")
+    results = {}
+    for name, treatments in annotated.items():
+        if treatments is not None:
+            results[name] = score_treatments(treatments, settings, seed=seed)
+        progress.advance()
     nothing: dict[str, Any] = {"nsc": None, "nscb": None, "nsc_on_nscb_treatments": None, "drop": None}
     by_table = {name: results[name][0] if name in results else nothing for name in tables}
     found = {name: matched for name, (_, matched) in results.items()}
     scores |= by_table[OWN]
     if reason is not None:
         scores["reason"] = reason
-    measured = {name: _measure(table, annotated[name], seed=seed) for name, table in tables.items()}
+    measured = {}
+    for name, table in tables.items():
+        measured[name] = _measure(table, annotated[name], seed=seed)
+        progress.advance()
     scores |= measured[OWN][0]
     scores["nuisance"] = {
         "before": None if unnormalised is None else predict_nuisance(select_enough_cells(unnormalised), seed=seed),
         "after": predict_nuisance(select_enough_cells(wells), seed=seed),
     }
     scores["geometry"] = describe_geometry(select_enough_cells(wells))
+    progress.advance()
     scores["probes"] = []
     if settings.probe and embeddings is not None and mechanisms is not None and reason is None:
         scores["probes"] = _probe(embeddings, mechanisms, seed=seed)
+    progress.advance()
+    progress.finish()
     scores["baselines"] = {
         name: {**_describe_baseline(tables[name]), **by_table[name], **measured[name][0]} for name in baselines or {}
     }
