@@ -32,7 +32,7 @@ from cytoclr.config import (
 from cytoclr.errors import DataError, MachineError, SettingsError, list_some
 from cytoclr.external import evaluate_table, read_baselines
 from cytoclr.progress import Progress, Silent
-from cytoclr.results import TRAINED, compare, embeddings_path, export, profile_path
+from cytoclr.results import compare, embeddings_path, export, profile_path
 from cytoclr.stages import StageFolder
 from cytoclr.storage import (
     Manifest,
@@ -44,7 +44,7 @@ from cytoclr.storage import (
     write_table,
     write_text,
 )
-from cytoclr.tables import EMBEDDINGS, check_table, is_control
+from cytoclr.tables import EMBEDDINGS, TRAINED, check_table, is_control
 
 if TYPE_CHECKING:
     from cytoclr.data.crops import CropStore
@@ -234,7 +234,7 @@ class _Run:
             "probe": _values(settings.probe, leave_out={"screen"}),
             "seed": seed,
             "crops": self._hash_crops(),
-            "fine_tune_from": _hash_tree(settings.fine_tune_from),
+            "fine_tune_from": _hash_model(settings.fine_tune_from),
         }
 
         def work(place: Path) -> Mapping[str, Any]:
@@ -296,7 +296,7 @@ class _Run:
             "crops": self._hash_crops(),
             "model": self._hash_encoder(),
             "epoch": selected,
-            "imagenet": _hash_tree(settings.imagenet_weights),
+            "imagenet": _hash_model(settings.imagenet_weights),
         }
 
         def work(place: Path) -> dict[str, Any]:
@@ -354,7 +354,7 @@ class _Run:
             "normalise": self.settings.profile.model_dump(mode="json"),
             "profiles": self._hashes("profile"),
             "embed": self._hashes("embed"),
-            "select": self._hashes("select"),
+            "select": {**self._hashes("select"), **_values(self.settings.select)},
             "mechanisms": None if path is None else _hash_input(path),
             "baselines": {name: _hash_input(of.table) for name, of in settings.baselines.items()},
         }
@@ -554,7 +554,7 @@ class _Run:
         write_table(wells_path, profiles.well)
         measured = measure_epoch(profiles.unnormalised, profiles.well, seed=seed)
         if settings.select.by == "nscb" and self._mechanisms is not None:
-            measured |= score_epoch(profiles.well, self._mechanisms, settings.evaluate, seed=seed)
+            measured |= score_epoch(profiles.well, self._mechanisms, settings.evaluate)
         return measured
 
     def _describe_selection(self) -> dict[str, Any] | None:
@@ -567,10 +567,8 @@ class _Run:
             return None
         scores = {}
         if self._mechanisms is not None:
-            settings, seed = self.settings.evaluate, self.settings.seed
-            scores = {
-                epoch: score_epoch(table, self._mechanisms, settings, seed=seed) for epoch, table in wells.items()
-            }
+            settings = self.settings.evaluate
+            scores = {epoch: score_epoch(table, self._mechanisms, settings) for epoch, table in wells.items()}
         return describe_selection(epochs, told["selected"], told["by"], scores)
 
     def _hash_checkpoints(self) -> dict[str, str]:
@@ -613,7 +611,7 @@ def _hash_input(path: Path) -> str:
     return hash_file(path)
 
 
-def _hash_tree(path: Path | None) -> dict[str, str] | None:
+def _hash_model(path: Path | None) -> dict[str, str] | None:
     """Hash a model folder or a checkpoint."""
     if path is None:
         return None

@@ -9,13 +9,12 @@ import pandas as pd
 
 from cytoclr.errors import DataError, SettingsError, list_some
 from cytoclr.storage import open_atomic, read_json, read_table, write_table
+from cytoclr.tables import TRAINED
 
-__all__ = ["TRAINED", "Level", "compare", "embeddings_path", "export", "profile_path"]
+__all__ = ["Level", "compare", "embeddings_path", "export", "profile_path"]
 
 logger = logging.getLogger(__name__)
 
-#: The encoder that was trained; what it must beat is profiled and scored alike.
-TRAINED = "trained"
 #: What can be exported.
 Level = Literal["cell", "site", "well", "treatment", "unnormalised"]
 
@@ -78,7 +77,7 @@ def _read_scored(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     return scores, read_table(matches)
 
 
-def export(run: Path, out: Path, *, level: Level = "well", features: str = "trained") -> Path:
+def export(run: Path, out: Path, *, level: Level = "well", features: str = TRAINED) -> Path:
     """Write profiles of a run, or of `evaluate_table`, to one file for other programs.
 
     Parameters

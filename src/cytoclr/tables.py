@@ -28,6 +28,7 @@ __all__ = [
     "SCREEN",
     "SITE",
     "SITE_PROFILES",
+    "TRAINED",
     "TREATMENT",
     "TREATMENT_PROFILES",
     "WELL",
@@ -59,6 +60,8 @@ WELL_METADATA = [*WELL, "Metadata_Batch", *TREATMENT, "Metadata_control_type"]
 MECHANISM = "Metadata_MoA"
 #: A screen names the file of each channel in a column ``Path_<channel>``.
 PATH_PREFIX = "Path_"
+#: What the profiles of a run's own encoder, or those that are evaluated, are called beside their baselines.
+TRAINED = "trained"
 #: How many cells a profile stands for.
 NUM_CELLS = "Metadata_NumCells"
 #: A well with fewer cells than were asked for: kept in the tables, but in no fit, treatment or score.

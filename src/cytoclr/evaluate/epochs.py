@@ -8,10 +8,11 @@ import pandas as pd
 
 from cytoclr.config import EvaluateSettings, SelectBy
 from cytoclr.errors import SettingsError
-from cytoclr.evaluate.evaluation import choose_protocol, score_treatments
+from cytoclr.evaluate.evaluation import choose_protocol
 from cytoclr.evaluate.geometry import describe_geometry
 from cytoclr.evaluate.nuisance import predict_nuisance
 from cytoclr.evaluate.precision import measure_activity
+from cytoclr.evaluate.scoring import score_nsc, score_nscb
 from cytoclr.evaluate.treatments import annotate_treatments
 from cytoclr.tables import select_enough_cells
 
@@ -47,15 +48,13 @@ def measure_epoch(unnormalised: pd.DataFrame, wells: pd.DataFrame, *, seed: int)
     }
 
 
-def score_epoch(
-    wells: pd.DataFrame, mechanisms: pd.DataFrame, settings: EvaluateSettings, *, seed: int
-) -> dict[str, float | None]:
+def score_epoch(wells: pd.DataFrame, mechanisms: pd.DataFrame, settings: EvaluateSettings) -> dict[str, float | None]:
     """NSC and NSCB of an encoder's normalised wells; None where there is no such score."""
     treatments = annotate_treatments(wells, mechanisms, choose_protocol(settings))
     if not len(treatments):
         return dict.fromkeys(get_args(Score))
-    scores, _ = score_treatments(treatments, settings, seed=seed)
-    return {name: None if scores[name] is None else scores[name]["score"] for name in get_args(Score)}
+    found = {"nsc": score_nsc(treatments), "nscb": score_nscb(treatments)[0]}
+    return {name: float(of.correct[of.answered].mean()) if of.answered.any() else None for name, of in found.items()}
 
 
 def choose_epoch(epochs: pd.DataFrame, by: SelectBy) -> int:

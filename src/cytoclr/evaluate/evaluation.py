@@ -22,6 +22,7 @@ from cytoclr.evaluate.treatments import AnnotatedTreatments, annotate_treatments
 from cytoclr.progress import Progress, Silent
 from cytoclr.tables import (
     MECHANISM,
+    TRAINED,
     TREATMENT,
     WELL_PROFILES,
     check_table,
@@ -30,11 +31,9 @@ from cytoclr.tables import (
     select_enough_cells,
 )
 
-__all__ = ["OWN", "Baseline", "Evaluation", "choose_protocol", "evaluate", "score_treatments"]
+__all__ = ["Baseline", "Evaluation", "choose_protocol", "evaluate", "score_treatments"]
 
 FORMAT = 2
-#: What the profiles that are evaluated are called beside their baselines.
-OWN = "trained"
 MATCHES = [
     *TREATMENT,
     MECHANISM,
@@ -148,9 +147,11 @@ def evaluate(
     """
     protocol = choose_protocol(settings)
     wells = check_table(wells, WELL_PROFILES, "well profiles")
-    if OWN in (baselines or {}):
-        raise SettingsError(f"evaluate: a baseline is called {OWN}, as the profiles themselves are. Name it otherwise.")
-    tables = {OWN: Baseline(wells, labels_seen, notes=tuple(notes)), **(baselines or {})}
+    if TRAINED in (baselines or {}):
+        raise SettingsError(
+            f"evaluate: a baseline is called {TRAINED}, as the profiles themselves are. Name it otherwise."
+        )
+    tables = {TRAINED: Baseline(wells, labels_seen, notes=tuple(notes)), **(baselines or {})}
     scores: dict[str, Any] = {
         "format": FORMAT,
         "protocol": protocol.describe(),
@@ -169,14 +170,14 @@ def evaluate(
     nothing: dict[str, Any] = {"nsc": None, "nscb": None, "nsc_on_nscb_treatments": None, "drop": None}
     by_table = {name: results[name][0] if name in results else nothing for name in tables}
     found = {name: matched for name, (_, matched) in results.items()}
-    scores |= by_table[OWN]
+    scores |= by_table[TRAINED]
     if reason is not None:
         scores["reason"] = reason
     measured = {}
     for name, table in tables.items():
         measured[name] = _measure(table, annotated[name], seed=seed)
         progress.advance()
-    scores |= measured[OWN][0]
+    scores |= measured[TRAINED][0]
     scores["nuisance"] = {
         "before": None if unnormalised is None else predict_nuisance(select_enough_cells(unnormalised), seed=seed),
         "after": predict_nuisance(select_enough_cells(wells), seed=seed),
@@ -195,7 +196,7 @@ def evaluate(
     scores["selection"] = None if selection is None else dict(selection)
     labels = {name: table.labels_seen for name, table in tables.items()}
     told = [note for table in tables.values() for note in table.notes]
-    scores["notes"] = [*told, *take_notes(scores, wells, found.get(OWN), labels), *odd]
+    scores["notes"] = [*told, *take_notes(scores, wells, found.get(TRAINED), labels), *odd]
     active = [frame.assign(features=name) for name, (_, frame) in measured.items() if len(frame)]
     activity = pd.concat(active, ignore_index=True) if active else pd.DataFrame(columns=["features", *ACTIVITY])
     return Evaluation(scores, _tabulate(found, protocol), activity[["features", *ACTIVITY]])
@@ -212,7 +213,7 @@ def _annotate(
     for name, table in tables.items():
         by = protocol if table.metric is None else replace(protocol, metric=table.metric)
         annotated[name] = annotate_treatments(table.wells, mechanisms, by)
-    own = annotated[OWN]
+    own = annotated[TRAINED]
     assert own is not None
     if len(own):
         return annotated, None
@@ -282,16 +283,16 @@ def _compare(
     comparisons, notes = [], []
     for name in found:
         for score in ("nsc", "nscb"):
-            if name == OWN:
+            if name == TRAINED:
                 continue
-            own, other = (found[side][score].tabulate() for side in (OWN, name))
+            own, other = (found[side][score].tabulate() for side in (TRAINED, name))
             compared = compare_matches(
                 [own], [other], bootstraps=settings.bootstraps, permutations=settings.permutations, seed=seed
             )
-            notes += note_answered(score, [[own], [other]], (OWN, name), compared)
+            notes += note_answered(score, [[own], [other]], (TRAINED, name), compared)
             if compared is not None:
-                leaks = any(tables[side].labels_seen in LEAKS for side in (OWN, name))
-                comparisons.append({"a": OWN, "b": name, "score": score, "leaks": leaks, **compared})
+                leaks = any(tables[side].labels_seen in LEAKS for side in (TRAINED, name))
+                comparisons.append({"a": TRAINED, "b": name, "score": score, "leaks": leaks, **compared})
     return comparisons, notes
 
 

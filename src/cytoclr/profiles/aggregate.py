@@ -20,6 +20,7 @@ from cytoclr.tables import (
     WELL_ROWS,
     check_table,
     feature_columns,
+    is_control,
     select_enough_cells,
 )
 
@@ -138,7 +139,7 @@ def aggregate_wells(wells: pd.DataFrame, *, statistic: Statistic = "mean") -> pd
     """
     wells = select_enough_cells(check_table(wells, WELL_PROFILES, "well profiles"))
     check_features(wells, "well profiles")
-    untreated = (wells["Metadata_control_type"] == "negcon").map({True: "negcon", False: "treated"})
+    untreated = is_control(wells).map({True: "negcon", False: "treated"})
     check_constant(wells.assign(Metadata_control_type=untreated), TREATMENT, ["Metadata_control_type"], "well profiles")
     groups, values = reduce_features(wells, TREATMENT, order=WELL, statistic=statistic)
     by_treatment = wells.groupby(TREATMENT, sort=True)

@@ -34,7 +34,17 @@ from cytoclr.report.wording import (
     name_units,
     say_verdict,
 )
-from cytoclr.tables import MECHANISM, SITE, TREATMENT, WELL, feature_matrix, sort_naturally, treatment_names
+from cytoclr.tables import (
+    MECHANISM,
+    SITE,
+    TRAINED,
+    TREATMENT,
+    WELL,
+    feature_matrix,
+    is_control,
+    sort_naturally,
+    treatment_names,
+)
 
 __all__ = ["ReportInputs", "collect_data", "collect_facts"]
 
@@ -203,7 +213,7 @@ def _make_galleries(
     sizes = about.groupby("name").size()
     treated = about.drop_duplicates("name").assign(size=lambda frame: frame["name"].map(sizes))
     # the untreated first, then of each mechanism the treatment with most cells
-    treated["control"] = treated["Metadata_control_type"] == "negcon"
+    treated["control"] = is_control(treated)
     treated = treated.sort_values(["control", "size", "name"], ascending=[False, False, True])
     group = treated["mechanism"].fillna("").where(treated["mechanism"].notna() & ~treated["control"], treated["name"])
     chosen = treated[~group.duplicated()].head(MAX_GALLERIES)
@@ -235,7 +245,7 @@ def _round_dose(compound: str, dose: float) -> tuple[str, float]:
 
 def _leave_out_controls(inputs: ReportInputs) -> pd.DataFrame:
     """Leave the untreated out of the treatments: profiles are measured from them, so theirs points nowhere."""
-    untreated = inputs.wells.loc[inputs.wells["Metadata_control_type"] == "negcon", TREATMENT].drop_duplicates()
+    untreated = inputs.wells.loc[is_control(inputs.wells), TREATMENT].drop_duplicates()
     marked = inputs.treatments[TREATMENT].merge(untreated, on=TREATMENT, how="left", indicator=True)["_merge"]
     return inputs.treatments[(marked == "left_only").to_numpy()]
 
@@ -333,7 +343,7 @@ def _list_matches(inputs: ReportInputs) -> dict[str, list[list[Any]]]:
     wells = {key: number for number, key in enumerate(inputs.wells[WELL].itertuples(index=False, name=None))}
     asks_wells = name_units(inputs.scores) == "wells"
     listed: dict[str, list[list[Any]]] = {}
-    trained = inputs.matches[inputs.matches["features"] == "trained"]
+    trained = inputs.matches[inputs.matches["features"] == TRAINED]
     for row in trained.to_dict("records"):
         pair = _round_dose(row["Metadata_Compound"], row["Metadata_Concentration"])
         match = _round_dose(row["Match_Compound"], row["Match_Concentration"])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cytoclr.report.wording import format_count, format_interval, format_mean, format_percent, name_features
+from cytoclr.tables import TRAINED
 
 __all__ = [
     "CLASSIFIERS",
@@ -91,7 +92,7 @@ class MeasureRow:
 
 def list_measures(scores: Mapping[str, Any]) -> list[MeasureRow]:
     """Put the measures of the trained encoder and of its baselines in the order they are shown."""
-    found = {"trained": scores, **(scores.get("baselines") or {})}
+    found = {TRAINED: scores, **(scores.get("baselines") or {})}
     rows = []
     for features, of in found.items():
         figures = tuple(_read_measure(measure.key, of, scores) for measure in MEASURES)

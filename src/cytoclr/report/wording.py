@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cytoclr.config import LabelsSeen, Normalisation, SelectBy
+from cytoclr.tables import TRAINED
 
 __all__ = [
     "LABELS_SEEN",
@@ -49,7 +50,7 @@ NORMALISATIONS: dict[Normalisation, str] = {
 }
 #: Our own features, within a sentence; tables that a user named keep their names.
 FEATURES = {
-    "trained": "trained encoder",
+    TRAINED: "trained encoder",
     "untrained": "untrained encoder",
     "imagenet": "ImageNet encoder",
     "intensities": "channel intensities",
@@ -143,7 +144,7 @@ class ScoreRow:
 
 def list_scores(scores: Mapping[str, Any]) -> list[ScoreRow]:
     """Put the trained encoder's scores and its baselines' in the order they are shown."""
-    found = {"trained": scores, **(scores.get("baselines") or {})}
+    found = {TRAINED: scores, **(scores.get("baselines") or {})}
     return [
         ScoreRow(features, name_features(features), of.get("nsc"), of.get("nscb"), _find_leak(of))
         for features, of in found.items()
@@ -215,7 +216,7 @@ def say_verdict(scores: Mapping[str, Any]) -> list[str]:
     ]
     if score.get("chance"):
         sentences.append(_compare_with_chance(score["chance"]))
-    told = [c for c in scores.get("comparisons") or [] if c["a"] == "trained" and c["score"] == name]
+    told = [c for c in scores.get("comparisons") or [] if c["a"] == TRAINED and c["score"] == name]
     sentences += [_compare(comparison, scores) for comparison in told]
     if told and (leak := _find_leak(scores)):
         sentences.append(f"All these comparisons leak: this model was told {leak}.")
