@@ -138,6 +138,9 @@ def test_an_epoch_is_chosen_without_mechanisms_and_hindsight_is_told(config: Pat
     chosen = next(epoch for epoch in scores["selection"]["epochs"] if epoch["epoch"] == best)
     assert chosen["nscb"] == scores["nscb"]["score"]
     assert f"Epoch {best} was chosen among 2 by rank, without mechanisms." in output
+    # the same epochs, and perhaps the same choice, by another rule: the scores tell that one
+    finish(start(config, copy, "--set", "select.by=last", "--set", "select.measure_epochs=true"))
+    assert json.loads((copy / "scores.json").read_text())["selection"]["by"] == "last"
     stamped = finish(start(config, copy, "--set", "select.by=nscb"))
     assert "was chosen by NSCB on these very mechanisms" in stamped
     assert json.loads((copy / "scores.json").read_text())["selection"]["uses_mechanisms"]
