@@ -20,11 +20,14 @@ __all__ = [
     "CONTROL_TYPES",
     "EMBEDDINGS",
     "FEW_CELLS",
+    "ILLUMINATION_PREFIX",
     "LOCATIONS",
+    "MASK_PATH",
     "MECHANISM",
     "MECHANISMS",
     "NUM_CELLS",
     "PATH_PREFIX",
+    "PLANE_PREFIX",
     "SCREEN",
     "SITE",
     "SITE_PROFILES",
@@ -60,6 +63,12 @@ WELL_METADATA = [*WELL, "Metadata_Batch", *TREATMENT, "Metadata_control_type"]
 MECHANISM = "Metadata_MoA"
 #: A screen names the file of each channel in a column ``Path_<channel>``.
 PATH_PREFIX = "Path_"
+#: Where a file holds several planes: which of them (from 0) is the channel's, in a column ``Plane_<channel>``.
+PLANE_PREFIX = "Plane_"
+#: Where the screen brings its own illumination functions: their files, in columns ``Illum_<channel>``.
+ILLUMINATION_PREFIX = "Illum_"
+#: The file of a site's label mask, where it has one.
+MASK_PATH = "Mask"
 #: What the profiles of a run's own encoder, or those that are evaluated, are called beside their baselines.
 TRAINED = "trained"
 #: How many cells a profile stands for.
@@ -198,6 +207,8 @@ def _check_column(values: pd.Series, column: Column, source: str) -> pd.Series:
     if column.kind == "text":
         result = values.astype("str")
         empty = empty | (result.str.strip() == "").to_numpy()
+        if column.may_be_empty:
+            return result.mask(pd.Series(empty, index=values.index), "")
         _refuse(empty, values, column, source, "is empty", column.meaning)
         if column.allowed:
             wrong = ~result.isin(column.allowed).to_numpy()
