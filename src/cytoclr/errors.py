@@ -54,6 +54,7 @@ CODES = {
     "IMG010": "pixels exceed the bit depth that was told",
     "IMG011": "fields are smaller than a crop",
     "IMG012": "an illumination function is missing or does not fit",
+    "IMG013": "the images say another pixel size than was told",
     # locations and masks
     "LOC001": "the locations cannot be read",
     "LOC002": "no site of the locations is in the screen",
@@ -65,9 +66,11 @@ CODES = {
     "LOC008": "no or few nuclei are found where they are looked for",
     "LOC009": "nuclei are larger or smaller than told",
     "LOC010": "a cell stands twice",
+    "LOC011": "a crop is small or large for a nucleus",
     # channels: the contract between plate, crops and model
     "CHAN001": "the channels are not those of the model",
     "CHAN002": "a setting names a channel that the screen does not have",
+    "CHAN003": "the model to go on from is not there, or does not tell its channels",
     # ready crops
     "CROP001": "a ready crop cannot be read",
     "CROP002": "crops differ in size, type or channels",

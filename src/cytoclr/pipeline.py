@@ -25,7 +25,6 @@ from cytoclr.config import (
     LabelsSeen,
     ProbeSettings,
     Settings,
-    SingleCellSettings,
     VirtualSettings,
     dump_settings,
 )
@@ -48,6 +47,7 @@ from cytoclr.tables import EMBEDDINGS, TRAINED, check_table, is_control
 
 if TYPE_CHECKING:
     from cytoclr.data.crops import CropStore
+    from cytoclr.data.sources import RealScreenSettings
     from cytoclr.data.virtual import VirtualScreen
     from cytoclr.learn import Encoder
     from cytoclr.learn.train import Probe
@@ -73,7 +73,7 @@ Stage = Literal["screen", "crop", "train", "select", "embed", "profile", "evalua
 #: The stages in their order, each with its version: raised by hand when its results change.
 STAGES: dict[Stage, int] = {
     "screen": 1,
-    "crop": 1,
+    "crop": 2,
     "train": 1,
     "select": 1,
     "embed": 2,
@@ -200,6 +200,7 @@ class _Run:
 
     def crop(self) -> None:
         """Locate the cells, cut them out, store them with their table."""
+        from cytoclr.data.cluster import open_cluster
         from cytoclr.data.stage import plan_crops
 
         settings = self.settings
@@ -209,20 +210,23 @@ class _Run:
         probe_plan = None if probe.screen is None else plan_crops(probe.screen, settings.crop, locations=None)
 
         def work(place: Path) -> dict[str, Any]:
-            made = plan.cut(place, self.progress)
-            if probe_plan is not None:
-                probe_plan.cut(place / "probe", self.progress)
+            with open_cluster(settings.cluster) as cluster:
+                made = plan.cut(place, self.progress, cluster)
+                if probe_plan is not None:
+                    probe_plan.cut(place / "probe", self.progress, cluster)
             return made
 
         inputs = {
-            "settings": _values(settings.crop, leave_out={"locations", "skip_missing"}),  # the plan has their effect
+            # the plan has the effect of the others
+            "settings": _values(settings.crop, leave_out={"locations", "masks", "skip_missing"}),
             "screen": plan.inputs,
             "probe": None if probe_plan is None else probe_plan.inputs,
         }
-        left_out = self._finish("crop", inputs, work).report["left_out"]
-        if left_out:
-            counts = ", ".join(f"{count:,} × {reason}" for reason, count in left_out.items())
-            logger.warning("left out: %s; listed in %s", counts, self.folder / "left_out.csv")
+        told = self._finish("crop", inputs, work).report
+        for what, where in (("left_out", "left_out.csv"), ("flagged", "cells.parquet")):
+            counts = ", ".join(f"{count:,} × {reason}" for reason, count in told[what].items())
+            if counts:
+                logger.warning("%s: %s; listed in %s", what.replace("_", " "), counts, self.folder / where)
 
     def train(self) -> None:
         """Train the encoder, without labels."""
@@ -316,8 +320,9 @@ class _Run:
                 embeddings["baselines/imagenet"] = embed(
                     crops, cells, imagenet, settings, device=device, progress=self.progress
                 )
+            about = crops.describe_channels()
             for name, table in embeddings.items():
-                write_table(place / f"{name}.parquet", check_table(table, EMBEDDINGS, name))
+                write_table(place / f"{name}.parquet", check_table(table, EMBEDDINGS, name), about=about)
             return {"num_cells": len(cells), "baselines": [Path(name).name for name in embeddings if "/" in name]}
 
         self._finish("embed", inputs, work)
@@ -439,7 +444,7 @@ class _Run:
         return VirtualScreen(self.folder / "virtual")
 
     @cached_property
-    def _real_screen(self) -> Bbbc021Settings | SingleCellSettings:
+    def _real_screen(self) -> "RealScreenSettings":
         """The screen to read: the user's, or the simulated one, which looks like BBBC021 on the disk."""
         screen = self.settings.screen
         if not isinstance(screen, VirtualSettings):

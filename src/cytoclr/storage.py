@@ -44,6 +44,8 @@ __all__ = [
 
 #: What files are called (as a glob) that `open_atomic` has not finished; a killed process leaves them behind.
 TEMPORARY = ".*.tmp"
+#: Under this name a Parquet file's head says what its columns do not.
+_ABOUT = b"cytoclr"
 
 
 @contextlib.contextmanager
@@ -98,9 +100,11 @@ def read_json(path: Path) -> Any:
         raise DamagedError(f"{path}: expected JSON ({error}). Delete it and run the stage again.") from error
 
 
-def write_table(path: Path, frame: pd.DataFrame) -> None:
-    """Write a Parquet file atomically, with a checksum on every page."""
+def write_table(path: Path, frame: pd.DataFrame, *, about: Mapping[str, object] | None = None) -> None:
+    """Write a Parquet file atomically, with a checksum on every page; `about` goes into its head, as JSON."""
     table = pa.Table.from_pandas(frame, preserve_index=False)
+    if about is not None:
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), _ABOUT: json.dumps(about).encode()})
     with open_atomic(path) as file:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 

@@ -21,6 +21,7 @@ __all__ = [
     "EMBEDDINGS",
     "FEW_CELLS",
     "ILLUMINATION_PREFIX",
+    "LOCATED_CELLS",
     "LOCATIONS",
     "MASK_PATH",
     "MECHANISM",
@@ -130,7 +131,8 @@ LOCATIONS = Table(
     ),
     key=(*SITE, "Metadata_Object"),
 )
-CELLS = Table(
+#: Cells as they are located, or ready crops as they are read.
+LOCATED_CELLS = Table(
     "cells",
     (
         _CELL_ID,
@@ -139,6 +141,18 @@ CELLS = Table(
         Column("Metadata_Object", "integer", "number of the cell in its site"),
         Column("x", "number", "column of the cell's centre; empty for ready crops", unit="px", may_be_empty=True),
         Column("y", "number", "row of the cell's centre; empty for ready crops", unit="px", may_be_empty=True),
+    ),
+    key=("Metadata_CellID",),
+)
+#: Cells as they are cropped.
+CELLS = Table(
+    "cells",
+    (
+        *LOCATED_CELLS.columns,
+        Column("Metadata_Flags", "text", "what may be wrong with the crop, joined by +", may_be_empty=True),
+        Column("Quality_Focus", "number", "sharpness of the nuclei channel", may_be_empty=True),
+        Column("Quality_Saturation", "number", "largest share of saturated pixels of a channel", may_be_empty=True),
+        Column("Quality_Intensity", "number", "nuclei channel: centre above border", may_be_empty=True),
     ),
     key=("Metadata_CellID",),
 )

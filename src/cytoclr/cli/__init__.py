@@ -3,10 +3,10 @@
 Heavy imports stay inside functions, so that ``cytoclr --help`` answers at once.
 """
 
-from cytoclr.cli import stages, tables
+from cytoclr.cli import slurm, stages, tables
 from cytoclr.cli.app import app
 
-__all__ = ["app", "main", "stages", "tables"]
+__all__ = ["app", "main", "slurm", "stages", "tables"]
 
 
 def main() -> None:

@@ -126,6 +126,9 @@ class TrainSettings(Section):
     backbone: str = Field("small-cnn", description="small-cnn, seed-cnn or any timm model: resnet18, resnet50 …")
     pretrained: bool = Field(False, description="begin with timm's ImageNet weights (needs the network once)")
     fine_tune_from: FilePath | None = Field(None, description="a model folder or checkpoint to begin from")
+    fine_tune_channels: dict[str, str] = Field(
+        {}, description="where that model's channels have other names: {its name: the screen's name}"
+    )
     view_size_px: int = Field(64, ge=16, description="height and width of what the encoder sees")
     transform: Literal["sqrt", "linear"] = Field("sqrt", description="of intensities 0..1, before anything else")
     projection_hidden: Positive = 256

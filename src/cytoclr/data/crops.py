@@ -6,7 +6,7 @@ per plate and channel, and applied when they are read for learning.
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,17 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Shard:
-    """The crops of one plate: their file, how many, and the raw values that become 0 and 1 in each channel."""
+    """The crops of one plate: their file, how many, and the stored values that become 0 and 1 in each channel.
+
+    Where these are each crop's own, `ranges` names the file that has them, ``[cell, 2, channel]``.
+    """
 
     file: str
     plate: str
     num_cells: int
     low: tuple[float, ...]
     high: tuple[float, ...]
+    ranges: str | None = None
 
     @staticmethod
     def parse(values: dict[str, Any]) -> "Shard":
@@ -71,7 +75,16 @@ class CropStore:
         self.intensity: dict[str, Any] = about["intensity"]
         self.dtype = np.dtype(about["dtype"])
         self.shards = tuple(Shard.parse(values) for values in about["shards"])
-        self._maps = [self._open(shard) for shard in self.shards]
+        self.stains: dict[str, str] = about.get("stains", {})
+        self.bit_depth: int | None = about.get("bit_depth")
+        crop_shape = (len(self.channels), self.size_px, self.size_px)
+        self._maps = [self._open(shard.file, (shard.num_cells, *crop_shape), self.dtype) for shard in self.shards]
+        self._ranges = [
+            self._open(shard.ranges, (shard.num_cells, 2, len(self.channels)), np.dtype(np.float32))
+            if shard.ranges
+            else None
+            for shard in self.shards
+        ]
         self._ends = np.cumsum([shard.num_cells for shard in self.shards])
         self._low = np.array([shard.low for shard in self.shards], dtype=np.float32)
         self._high = np.array([shard.high for shard in self.shards], dtype=np.float32)
@@ -80,19 +93,28 @@ class CropStore:
         """Reach another process as the folder's name, not as every crop in it."""
         return CropStore, (self.folder,)
 
-    def _open(self, shard: Shard) -> np.ndarray:
-        path = self.folder / shard.file
-        expected = (shard.num_cells, len(self.channels), self.size_px, self.size_px)
+    def _open(self, file: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        path = self.folder / file
         try:
-            crops: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise DamagedError(f"{path}: cannot be opened ({error}). Run the crop stage again.") from error
-        if crops.shape != expected or crops.dtype != self.dtype:
+        if array.shape != shape or array.dtype != dtype:
             raise DamagedError(
-                f"{path}: holds {crops.dtype} {crops.shape}, expected {self.dtype} {expected}. "
-                "Run the crop stage again."
+                f"{path}: holds {array.dtype} {array.shape}, expected {dtype} {shape}. Run the crop stage again."
             )
-        return crops
+        return array
+
+    def describe_channels(self) -> dict[str, Any]:
+        """Tell what any table made of these crops should say: channels by name, stains, depth, pixel size, rule."""
+        return {
+            "channels": list(self.channels),
+            "stains": self.stains,
+            "bit_depth": self.bit_depth,
+            "pixel_size_um": self.pixel_size_um,
+            "size_px": self.size_px,
+            "intensity": self.intensity,
+        }
 
     def __len__(self) -> int:
         """Count the crops."""
@@ -111,9 +133,16 @@ class CropStore:
     def read_ranges(
         self, rows: Int[np.ndarray, " cell"]
     ) -> tuple[Float[np.ndarray, "cell channel"], Float[np.ndarray, "cell channel"]]:
-        """Return the raw values that become 0 and 1, for each of these crops and each channel."""
+        """Return the stored values that become 0 and 1, for each of these crops and each channel."""
         shards = self._shards_of(rows)
-        return self._low[shards], self._high[shards]
+        low, high = self._low[shards], self._high[shards]
+        starts = self._ends - [shard.num_cells for shard in self.shards]
+        for number in np.unique(shards):
+            own = self._ranges[number]
+            if own is not None:
+                here = shards == number
+                low[here], high[here] = own[rows[here] - starts[number]].swapaxes(0, 1)
+        return low, high
 
     def _shards_of(self, rows: Int[np.ndarray, " cell"]) -> Int[np.ndarray, " cell"]:
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
@@ -194,13 +223,17 @@ def write_crop_manifest(
     pixel_size_um: float | None,
     dtype: np.dtype,
     intensity: dict[str, Any],
+    stains: Mapping[str, str] | None = None,
+    bit_depth: int | None = None,
 ) -> None:
     """Write ``manifest.json``, which makes a folder of shards a store."""
     about = {
         "format": FORMAT,
         "channels": list(channels),
+        "stains": dict(stains or {}),
         "size_px": size_px,
         "pixel_size_um": pixel_size_um,
+        "bit_depth": bit_depth,
         "dtype": np.dtype(dtype).str,
         "intensity": intensity,
         "shards": [asdict(shard) for shard in shards],

@@ -1,58 +1,78 @@
-"""Cutting crops: fields and centres, or ready crops, become one shard a plate and the cells table."""
+"""Cutting crops: a site's files and centres become its crops, their table, and what was left out."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Shaped, UInt
+from jaxtyping import Bool, Float, Int, Integer, Shaped, UInt
 
-from cytoclr.data.crops import Shard, open_shard, shard_name, write_crop_manifest
-from cytoclr.data.images import read_field, read_strip
-from cytoclr.data.locations import find_nuclei
-from cytoclr.errors import DataError, list_some
-from cytoclr.progress import Progress
-from cytoclr.storage import read_json, read_table, write_json, write_table
-from cytoclr.tables import CELLS, PATH_PREFIX, SITE, WELL_METADATA, channel_names, check_table
+from cytoclr.data.illumination import correct_field, expand_illumination, read_illumination
+from cytoclr.data.images import read_field
+from cytoclr.data.locations import Centres
+from cytoclr.data.masks import find_label_centres, read_mask
+from cytoclr.data.nuclei import find_nuclei
+from cytoclr.data.overlay import draw_overlay
+from cytoclr.data.quality import measure_quality
+from cytoclr.data.ranges import IntensityRule, count_values, find_percentiles, scale_to_bytes
+from cytoclr.errors import DataError
+from cytoclr.tables import ILLUMINATION_PREFIX, MASK_PATH, PATH_PREFIX, PLANE_PREFIX, SITE, WELL_METADATA
 
-__all__ = ["IntensityRule", "cut_crops", "cut_fields", "cut_strips"]
+__all__ = [
+    "LEFT_OUT_COLUMNS",
+    "CutRules",
+    "Piece",
+    "cut_crops",
+    "cut_site",
+    "name_cells",
+    "read_site",
+    "scale_crops_to_rule",
+]
 
-_CELL_COLUMNS = [column.name for column in CELLS.columns]
-_LEFT_OUT_COLUMNS = [*SITE, "Metadata_Object", "reason"]
+LEFT_OUT_COLUMNS = [*SITE, "Metadata_Object", "reason"]
 #: Pixels of a field are sub-sampled for the plate's percentiles: 1 in 64 is as good and far faster.
-_STEP = 8
+STEP = 8
 
 
 @dataclass(frozen=True)
-class IntensityRule:
-    """What becomes 0 and 1 of a plate's raw values, per channel."""
+class CutRules:
+    """How fields are cut, the same for every site of a screen.
 
-    rule: Literal["plate-percentile", "full-range"]
-    percentiles: tuple[float, float]
+    `illumination` is the folder of the plates' functions where these were estimated, ``given`` where the screen
+    names its own, else None.
+    """
 
-    def find_ranges(
-        self, pixels: Sequence[UInt[np.ndarray, "channel pixel"]], dtype: np.dtype
-    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return the low and the high value of each channel; a channel that is constant gets a range of 1."""
-        together = np.concatenate(pixels, axis=1)
-        if self.rule == "full-range":
-            low, high = np.zeros(len(together)), np.full(len(together), np.iinfo(dtype).max)
-        else:
-            low, high = np.percentile(together, self.percentiles, axis=1)
-        return tuple(map(float, low)), tuple(map(float, np.maximum(high, low + 1)))
+    channels: tuple[str, ...]
+    size_px: int
+    nuclei_channel: str
+    nucleus_diameter_px: float
+    border: Literal["drop", "pad"]
+    intensity: IntensityRule
+    to_bytes: bool
+    apply_masks: bool
+    illumination: Path | Literal["given"] | None
+    bit_depth: int | None
+    pixel_size_um: float | None
 
 
 @dataclass(frozen=True)
-class _Piece:
-    """The crops of one site or of one ready cell, their table, what was left out, and pixels to learn ranges from."""
+class Piece:
+    """What was cut of one site, or of a row of ready crops.
+
+    `cells` has a row a crop, `left_out` a row a cell or site that has none, `counts` the sub-sampled pixels by value,
+    `ranges` the values that become 0 and 1 where these are each crop's own.
+    """
 
     crops: UInt[np.ndarray, "cell channel height width"]
     cells: pd.DataFrame
     left_out: pd.DataFrame
-    pixels: UInt[np.ndarray, "channel pixel"]
+    counts: Integer[np.ndarray, "channel value"]
+    ranges: Float[np.ndarray, "cell 2 channel"] | None
     source: str
+    overlay: bytes | None = None
 
 
 def cut_crops(
@@ -61,7 +81,8 @@ def cut_crops(
     y: Float[np.ndarray, " cell"],
     *,
     size_px: int,
-) -> tuple[Shaped[np.ndarray, "inside channel height width"], Bool[np.ndarray, " cell"]]:
+    fill: Shaped[np.ndarray, " channel"] | None = None,
+) -> tuple[Shaped[np.ndarray, "kept channel height width"], Bool[np.ndarray, " cell"], Bool[np.ndarray, " cell"]]:
     """Cut a square around each centre, pixels unchanged.
 
     Parameters
@@ -73,101 +94,36 @@ def cut_crops(
         `size_px` of them, and columns likewise; halves are rounded up.
     size_px
         Height and width.
+    fill
+        What stands beyond the field's border, for each channel; None: crops that cross it are left out.
 
     Returns
     -------
     crops
-        Of the centres whose square lies within the field, in their order.
-    inside
-        Which centres those are.
+        Of the centres that are kept, in their order.
+    kept
+        Which centres those are: whose square lies within the field; with `fill`, all that lie in the field themselves.
+    whole
+        Whose square lies within the field.
     """
     left = np.floor(x + 0.5) - size_px // 2
     top = np.floor(y + 0.5) - size_px // 2
     rows, columns = field.shape[1:]
-    inside = (left >= 0) & (top >= 0) & (left + size_px <= columns) & (top + size_px <= rows)
-    crops = np.empty((int(inside.sum()), len(field), size_px, size_px), dtype=field.dtype)
-    for crop, row, column in zip(crops, top[inside].astype(int), left[inside].astype(int), strict=True):
-        crop[...] = field[:, row : row + size_px, column : column + size_px]
-    return crops, inside
-
-
-def cut_fields(
-    screen: pd.DataFrame,
-    locations: Mapping[tuple[str, str, int], pd.DataFrame] | None,
-    folder: Path,
-    *,
-    size_px: int,
-    nuclei_channel: str | None,
-    nucleus_diameter_px: float,
-    intensity: IntensityRule,
-    pixel_size_um: float | None,
-    progress: Progress,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Cut the crops of a screen's fields into a folder, a shard a plate; plates already there are not cut again.
-
-    Parameters
-    ----------
-    screen
-        One row a site, path columns absolute (`cytoclr.data.readers.bbbc021.find_images`).
-    locations
-        Centres of each site; None: nuclei are found. A site without a row there is left out and listed.
-    nuclei_channel
-        Where nuclei are found; None: in the first channel.
-
-    Returns
-    -------
-    cells
-        The cells table; row i is crop i of the folder's `CropStore`.
-    left_out
-        One row a cell or site left out, with the reason.
-
-    Raises
-    ------
-    DataError
-        An image cannot be read, the channel for nuclei does not exist, or no cell is left.
-    """
-    channels = channel_names(screen)
-    nuclei_channel = nuclei_channel or channels[0]
-    if nuclei_channel not in channels:
-        raise DataError(f"crop.nuclei_channel is {nuclei_channel!r}; the screen has {', '.join(channels)}.")
-
-    def cut_site(row: pd.Series) -> _Piece:
-        field = read_field({channel: Path(row[f"{PATH_PREFIX}{channel}"]) for channel in channels})
-        site = (row["Metadata_Plate"], row["Metadata_Well"], row["Metadata_Site"])
-        if locations is None:
-            x, y = find_nuclei(field[channels.index(nuclei_channel)], diameter_px=nucleus_diameter_px)
-            objects = np.arange(1, len(x) + 1)
-        else:
-            here = locations.get(site)
-            x, y, objects = (
-                (np.empty(0), np.empty(0), np.empty(0, dtype=np.int64))
-                if here is None
-                else (here["x"].to_numpy(), here["y"].to_numpy(), here["Metadata_Object"].to_numpy())
-            )
-        crops, inside = cut_crops(field, x, y, size_px=size_px)
-        cells = pd.DataFrame({"Metadata_Object": objects, "x": x, "y": y})
-        for name in [*WELL_METADATA, "Metadata_Site"]:
-            cells[name] = row[name]
-        reasons = np.where(_is_outside(x, y, field.shape), "centre outside the field", "crop crosses the border")
-        left_out = cells.loc[~inside].assign(reason=reasons[~inside])[_LEFT_OUT_COLUMNS]
-        if len(x) == 0:
-            reason = "no nucleus found" if locations is None else "no location given"
-            left_out = pd.DataFrame([[*site, 0, reason]], columns=_LEFT_OUT_COLUMNS)
-        pixels = field[:, ::_STEP, ::_STEP].reshape(len(field), -1)
-        source = "{} {} s{}".format(*site)
-        return _Piece(crops, cells.loc[inside], left_out, pixels, source)
-
-    return _cut_plates(
-        screen,
-        lambda sites: (cut_site(row) for _, row in sites.iterrows()),
-        folder,
-        channels=channels,
-        size_px=size_px,
-        intensity=intensity,
-        pixel_size_um=pixel_size_um,
-        progress=progress,
-        unit="sites",
-    )
+    whole = (left >= 0) & (top >= 0) & (left + size_px <= columns) & (top + size_px <= rows)
+    kept = whole if fill is None else ~_is_outside(x, y, field.shape)
+    crops = np.empty((int(kept.sum()), len(field), size_px, size_px), dtype=field.dtype)
+    for crop, row, column, inside in zip(
+        crops, top[kept].astype(int), left[kept].astype(int), whole[kept], strict=True
+    ):
+        if inside:
+            crop[...] = field[:, row : row + size_px, column : column + size_px]
+            continue
+        assert fill is not None
+        crop[...] = fill[:, None, None]
+        first, before = max(row, 0), max(column, 0)
+        there = field[:, first : row + size_px, before : column + size_px]
+        crop[:, first - row : first - row + there.shape[1], before - column : before - column + there.shape[2]] = there
+    return crops, kept, whole
 
 
 def _is_outside(
@@ -177,148 +133,192 @@ def _is_outside(
     return ~inside
 
 
-def cut_strips(
-    cells: pd.DataFrame,
-    folder: Path,
+def read_site(row: Mapping[str, Any], channels: tuple[str, ...]) -> UInt[np.ndarray, "channel row column"]:
+    """Read the field of a row of the screen."""
+    paths = {channel: str(row[f"{PATH_PREFIX}{channel}"]) for channel in channels}
+    if f"{PLANE_PREFIX}{channels[0]}" not in row:
+        return read_field(paths)
+    return read_field(paths, {channel: int(str(row[f"{PLANE_PREFIX}{channel}"])) for channel in channels})
+
+
+def cut_site(
+    row: Mapping[str, Any],
+    centres: Centres | None,
+    rules: CutRules,
     *,
-    channels: Sequence[str],
-    size_px: int | None,
-    intensity: IntensityRule,
-    pixel_size_um: float | None,
-    progress: Progress,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Pack ready crops (one PNG a cell) into a folder, a shard a plate; see `cut_fields` for what is returned.
+    ranges: Float[np.ndarray, "2 channel"] | None = None,
+    overlay: bool = False,
+) -> Piece:
+    """Cut the crops of one site.
 
     Parameters
     ----------
-    cells
-        A cells table with ``Path_Crop`` absolute (`cytoclr.data.readers.single_cell.find_strips`).
-    size_px
-        The middle of each crop is kept; None: all of it.
+    row
+        Of the screen table.
+    centres
+        Of the site's cells; None: of its mask's labels, where it has one, else nuclei are found.
+    rules
+        How.
+    ranges
+        What becomes 0 and 255 on this plate, where crops are stored as bytes by the plate's percentiles.
+    overlay
+        Draw the field with its cells.
 
     Raises
     ------
     DataError
-        A PNG cannot be read, or is smaller than asked for.
+        An image, a mask or an illumination function cannot be read, or they do not fit together.
     """
-    if size_px is None:
-        size_px = read_strip(Path(cells["Path_Crop"].iloc[0]), tuple(channels)).shape[1]
-
-    def pack(rows: pd.DataFrame) -> _Piece:
-        crops = np.stack([_cut_middle(Path(path), tuple(channels), size_px) for path in rows["Path_Crop"]])
-        pixels = crops[:, :, ::2, ::2].swapaxes(0, 1).reshape(len(channels), -1)
-        nothing = rows.iloc[:0].reindex(columns=_LEFT_OUT_COLUMNS)
-        return _Piece(crops, rows, nothing, pixels, str(rows["Path_Crop"].iloc[0]))
-
-    return _cut_plates(
-        cells,
-        lambda rows: (pack(rows.iloc[start : start + 1]) for start in range(len(rows))),
-        folder,
-        channels=channels,
-        size_px=size_px,
-        intensity=intensity,
-        pixel_size_um=pixel_size_um,
-        progress=progress,
-        unit="cells",
+    raw = read_site(row, rules.channels)
+    field = _correct(raw, row, rules)
+    labels = _read_labels(row, raw.shape)
+    found_in = rules.channels.index(rules.nuclei_channel)
+    nothing = (
+        "no location given" if centres is not None else "no nucleus found" if labels is None else "no cell in the mask"
     )
-
-
-def _cut_middle(path: Path, channels: tuple[str, ...], size_px: int) -> UInt[np.ndarray, "channel height width"]:
-    crop = read_strip(path, channels)
-    margin = crop.shape[1] - size_px
-    if margin < 0:
-        raise DataError(
-            f"{path}: {crop.shape[1]} px high. Expected at least {size_px}; set crop.size_px to null or less."
+    if centres is None:
+        centres = _find_centres(field[found_in], labels, rules)
+    x, y, objects = centres
+    pixels = field[:, ::STEP, ::STEP].reshape(len(field), -1)
+    counts = count_values(pixels)
+    fill = np.rint(find_percentiles(counts, (1.0, 1.0))[0]).astype(field.dtype) if rules.border == "pad" else None
+    crops, kept, whole = cut_crops(field, x, y, size_px=rules.size_px, fill=fill)
+    reasons = np.where(_is_outside(x, y, field.shape), "centre outside the field", "crop crosses the border")
+    table = pd.DataFrame({"Metadata_Object": objects, "x": x, "y": y, "padded": ~whole, "reason": reasons})
+    for name in [*WELL_METADATA, "Metadata_Site"]:
+        table[name] = [row[name]] * len(table)
+    # measured on the camera's own numbers: corrected, a saturated pixel is no longer the largest
+    originals = crops if field is raw else cut_crops(raw, x, y, size_px=rules.size_px, fill=fill)[0]
+    largest = 2**rules.bit_depth - 1 if rules.bit_depth else int(np.iinfo(raw.dtype).max)
+    quality = measure_quality(originals, channel=found_in, largest=largest)
+    cells = pd.concat([table[kept].reset_index(drop=True), quality.reset_index(drop=True)], axis=1)
+    left_out = table.loc[~kept, LEFT_OUT_COLUMNS]
+    if len(x) == 0:
+        left_out = pd.DataFrame([[*(row[name] for name in SITE), 0, nothing]], columns=LEFT_OUT_COLUMNS)
+    picture = None
+    if overlay:
+        picture = draw_overlay(
+            field,
+            x,
+            y,
+            size_px=rules.size_px,
+            nuclei_channel=found_in,
+            inside=kept,
+            title=_name_site(row),
+            pixel_size_um=rules.pixel_size_um,
         )
-    start = margin // 2
-    return crop[:, start : start + size_px, start : start + size_px]
+    if rules.apply_masks and labels is not None:
+        crops, cells, unmasked = _apply_masks(crops, cells, labels, rules)
+        left_out = pd.concat([left_out, unmasked], ignore_index=True)
+    crops, own_ranges = scale_crops_to_rule(crops, counts, largest, ranges, rules)
+    return Piece(crops, cells, left_out, counts, own_ranges, _name_site(row), picture)
 
 
-def _cut_plates(
-    rows: pd.DataFrame,
-    cut: Callable[[pd.DataFrame], Iterable[_Piece]],
-    folder: Path,
-    *,
-    channels: Sequence[str],
-    size_px: int,
-    intensity: IntensityRule,
-    pixel_size_um: float | None,
-    progress: Progress,
-    unit: str,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write one shard a plate, each finished by a note beside it; then the cells, and the manifest last."""
-    progress.start("crop", len(rows), unit)
-    parts = []
-    for plate, plate_rows in rows.groupby("Metadata_Plate", sort=True):
-        note = folder / "plates" / shard_name(str(plate)).replace(".npy", ".json")
-        if not note.is_file():
-            _cut_plate(str(plate), _watch(cut(plate_rows), progress), note, channels, size_px, intensity)
-        else:
-            progress.advance(len(plate_rows))
-        parts.append(_read_plate(note))
-    progress.finish()
-    shards = [shard for shard, _, _, _ in parts if shard.num_cells]
-    left_out = pd.concat([part[2] for part in parts], ignore_index=True)
-    if not shards:
-        reasons = list_some([f"{reason}: {count:,}" for reason, count in left_out["reason"].value_counts().items()])
-        raise DataError(f"no crop could be cut from {len(rows):,} {unit} ({reasons}).")
-    dtypes = {dtype for shard, _, _, dtype in parts if shard.num_cells}
-    if len(dtypes) > 1:
-        raise DataError(f"plates differ in type: {', '.join(sorted(dtypes))}. Expected 8 or 16 bit in all of them.")
-    cells = pd.concat([cells for shard, cells, _, _ in parts if shard.num_cells], ignore_index=True)
-    write_crop_manifest(
-        folder,
-        shards,
-        channels=channels,
-        size_px=size_px,
-        pixel_size_um=pixel_size_um,
-        dtype=np.dtype(dtypes.pop()),
-        intensity=asdict(intensity),
-    )
-    return check_table(cells, CELLS, "cells"), left_out
+def _name_site(row: Mapping[str, Any]) -> str:
+    return f"{row['Metadata_Plate']} {row['Metadata_Well']} s{row['Metadata_Site']}"
 
 
-def _watch(pieces: Iterable[_Piece], progress: Progress) -> Iterator[_Piece]:
-    for piece in pieces:
-        yield piece
-        progress.advance()
+def _correct(
+    field: UInt[np.ndarray, "channel row column"], row: Mapping[str, Any], rules: CutRules
+) -> UInt[np.ndarray, "channel row column"]:
+    """Divide the light out."""
+    if rules.illumination is None:
+        return field
+    shape = (field.shape[1], field.shape[2])
+    if isinstance(rules.illumination, Path):
+        function = _expand(str(rules.illumination), str(row["Metadata_Plate"]), shape)
+    else:
+        paths = tuple((channel, str(row[f"{ILLUMINATION_PREFIX}{channel}"])) for channel in rules.channels)
+        function = _read_given(paths, shape)
+    return correct_field(field, function)
 
 
-def _cut_plate(
-    plate: str,
-    pieces: Iterator[_Piece],
-    note: Path,
-    channels: Sequence[str],
-    size_px: int,
-    intensity: IntensityRule,
-) -> None:
-    first = next(pieces)
-    cells, left_out, pixels = [first.cells], [first.left_out], [first.pixels]
-    file = note.parent.parent / shard_name(plate)
-    with open_shard(file, len(channels), size_px, first.crops.dtype) as shard:
-        shard.append(first.crops, source=first.source)
-        for piece in pieces:
-            shard.append(piece.crops, source=piece.source)
-            cells.append(piece.cells)
-            left_out.append(piece.left_out)
-            pixels.append(piece.pixels)
-        num_cells = shard.num_cells
-    table = pd.concat(cells, ignore_index=True)
-    names = table[[*SITE, "Metadata_Object"]].astype("str")
-    table = table.assign(Metadata_CellID=names[SITE[0]].str.cat(names.iloc[:, 1:], sep="_"))
-    low, high = intensity.find_ranges(pixels, first.crops.dtype)
-    write_table(note.with_suffix(".parquet"), table[_CELL_COLUMNS])
-    write_table(note.with_suffix(".left_out.parquet"), pd.concat(left_out, ignore_index=True))
-    about = Shard(file=file.name, plate=plate, num_cells=num_cells, low=low, high=high)
-    write_json(note, {**asdict(about), "dtype": first.crops.dtype.str})
+# A worker cuts one plate after the other: the function of the last two is kept.
+@lru_cache(maxsize=2)
+def _expand(folder: str, plate: str, shape: tuple[int, int]) -> Float[np.ndarray, "channel row column"]:
+    from cytoclr.data.crops import shard_name
+
+    return expand_illumination(np.load(Path(folder) / shard_name(plate), allow_pickle=False), shape)
 
 
-def _read_plate(note: Path) -> tuple[Shard, pd.DataFrame, pd.DataFrame, str]:
-    about = read_json(note)
-    dtype = about.pop("dtype")
-    return (
-        Shard.parse(about),
-        read_table(note.with_suffix(".parquet")),
-        read_table(note.with_suffix(".left_out.parquet")),
-        dtype,
-    )
+@lru_cache(maxsize=2)
+def _read_given(paths: tuple[tuple[str, str], ...], shape: tuple[int, int]) -> Float[np.ndarray, "channel row column"]:
+    return read_illumination(dict(paths), shape)
+
+
+def _read_labels(row: Mapping[str, Any], shape: tuple[int, ...]) -> Integer[np.ndarray, "row column"] | None:
+    if MASK_PATH not in row:
+        return None
+    labels = read_mask(Path(str(row[MASK_PATH])))
+    if labels.shape != shape[1:]:
+        raise DataError(
+            f"{row[MASK_PATH]}: {labels.shape} (rows, columns), but the images of {_name_site(row)} are {shape[1:]}. "
+            "Expected a mask of the field's size.",
+            code="LOC007",
+        )
+    return labels
+
+
+def _find_centres(
+    plane: UInt[np.ndarray, "row column"], labels: Integer[np.ndarray, "row column"] | None, rules: CutRules
+) -> Centres:
+    if labels is not None:
+        return Centres(*find_label_centres(labels))
+    x, y = find_nuclei(plane, diameter_px=rules.nucleus_diameter_px, clear_border=rules.border == "drop")
+    return Centres(x, y, np.arange(1, len(x) + 1))
+
+
+def _apply_masks(
+    crops: UInt[np.ndarray, "cell channel height width"],
+    cells: pd.DataFrame,
+    labels: Integer[np.ndarray, "row column"],
+    rules: CutRules,
+) -> tuple[UInt[np.ndarray, "masked channel height width"], pd.DataFrame, pd.DataFrame]:
+    """Set to nought what is not of the crop's own cell: whose label lies at its centre."""
+    x, y = (cells[name].to_numpy() for name in ("x", "y"))
+    own = _labels_at(labels, x, y)
+    around, _, _ = cut_crops(labels[None], x, y, size_px=rules.size_px, fill=np.zeros(1, labels.dtype))
+    masked = crops * (around == own[:, None, None, None]).astype(crops.dtype)
+    has_mask = own > 0
+    left_out = cells[~has_mask].assign(reason="no mask at the centre")[LEFT_OUT_COLUMNS]
+    return masked[has_mask], cells[has_mask].reset_index(drop=True), left_out
+
+
+def _labels_at(
+    labels: Integer[np.ndarray, "row column"], x: Float[np.ndarray, " cell"], y: Float[np.ndarray, " cell"]
+) -> Int[np.ndarray, " cell"]:
+    rows, columns = (np.floor(values + 0.5).astype(int) for values in (y, x))
+    found: np.ndarray = labels[rows, columns].astype(np.int64)
+    return found
+
+
+def scale_crops_to_rule(
+    crops: UInt[np.ndarray, "cell channel height width"],
+    counts: Integer[np.ndarray, "channel value"],
+    largest: int,
+    of_plate: Float[np.ndarray, "2 channel"] | None,
+    rules: CutRules,
+) -> tuple[UInt[np.ndarray, "cell channel height width"], Float[np.ndarray, "cell 2 channel"] | None]:
+    """Find ranges that are the field's or the crops' own; store bytes where asked for."""
+    rule = rules.intensity
+    own = None
+    if rule.rule == "field-percentile":
+        own = np.tile(np.asarray(rule.find_ranges(counts), dtype=np.float32), (len(crops), 1, 1))
+    elif rule.rule == "crop-percentile":
+        found = [rule.find_ranges(count_values(crop.reshape(len(crop), -1))) for crop in crops]
+        own = np.asarray(found, dtype=np.float32).reshape(len(crops), 2, len(rules.channels))
+    if not rules.to_bytes:
+        return crops, own
+    if own is not None:
+        low, high = own[:, 0], own[:, 1]
+    else:
+        shared = of_plate if of_plate is not None else np.asarray(rule.find_fixed(rules.channels, largest))
+        low, high = (np.tile(values, (len(crops), 1)) for values in shared)
+    return scale_to_bytes(crops, low, high), own
+
+
+def name_cells(cells: pd.DataFrame) -> pd.Series:
+    """Name each cell in its screen: plate_well_site_object."""
+    names = cells[[*SITE, "Metadata_Object"]].astype("str")
+    joined: pd.Series = names[SITE[0]].str.cat(names.iloc[:, 1:], sep="_")
+    return joined

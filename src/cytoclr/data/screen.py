@@ -8,13 +8,45 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cytoclr.data.columns import MECHANISM_FIELDS, check_concentrations, how_to_tell, is_empty, read_fields
+from cytoclr.data.columns import (
+    MECHANISM_FIELDS,
+    WELL_FIELDS,
+    check_concentrations,
+    find_columns,
+    how_to_tell,
+    is_empty,
+    read_fields,
+    read_with_fields,
+)
 from cytoclr.errors import DataError, list_some
-from cytoclr.tables import CONTROL_TYPES, MECHANISMS, TREATMENT, WELL, check_table, treatment_names
+from cytoclr.tables import (
+    CONTROL_TYPES,
+    MECHANISMS,
+    SCREEN,
+    SITE,
+    TREATMENT,
+    WELL,
+    WELL_METADATA,
+    check_table,
+    treatment_names,
+)
 
-__all__ = ["check_wells", "describe_wells", "read_mechanisms", "settle_wells"]
+__all__ = [
+    "check_wells",
+    "describe_wells",
+    "join_plate_map",
+    "name_well",
+    "read_mechanisms",
+    "settle_wells",
+]
 
 logger = logging.getLogger(__name__)
+
+#: Plates have up to 32 rows (A to AF) and 48 columns.
+_NUM_ROWS, _NUM_COLUMNS = 32, 48
+_WELL_NAME = re.compile(
+    r"\s*(?:r(?P<number>\d+)\s*c(?P<beside>\d+)|(?P<row>[a-z]{1,2})\s*[-_]?\s*(?P<column>\d+))\s*", re.I
+)
 
 
 def read_mechanisms(path: Path, *, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -215,3 +247,201 @@ def check_wells(screen: pd.DataFrame, source: str) -> None:
         f"{source}: {num_wells} well{'s have' if num_wells > 1 else ' has'} more than one treatment, first: "
         f"{plate} {well} ({' and '.join(treatment_names(here))}). Expected one compound at one concentration a well."
     )
+
+
+def name_well(text: str) -> str:
+    """Name a well as all tables here do: the row's letters, and the column in two digits.
+
+    A name that is no well of a plate of up to 1,536 stays as it is.
+
+    >>> [name_well(text) for text in ("b2", "B002", "B - 2", "r02c03", "AA1", "B49", "blank")]
+    ['B02', 'B02', 'B02', 'B03', 'AA01', 'B49', 'blank']
+    """
+    match = _WELL_NAME.fullmatch(text)
+    if match is None:
+        return text
+    row = int(match["number"]) if match["number"] else _count_row(match["row"])
+    column = int(match["beside"] or match["column"])
+    if not (1 <= row <= _NUM_ROWS and 1 <= column <= _NUM_COLUMNS):
+        return text
+    letters = chr(64 + row) if row <= 26 else f"A{chr(64 + row - 26)}"
+    return f"{letters}{column:02d}"
+
+
+def _count_row(letters: str) -> int:
+    count = 0
+    for letter in letters.upper():
+        count = 26 * count + ord(letter) - 64
+    return count
+
+
+def _name_wells(wells: pd.Series) -> pd.Series:
+    texts = wells.astype("str")
+    return texts.map({text: name_well(text) for text in texts.unique()}).astype("str")
+
+
+def join_plate_map(
+    sites: pd.DataFrame,
+    metadata: Path | None,
+    *,
+    columns: Mapping[str, str],
+    controls: Sequence[str],
+    positive_controls: Sequence[str],
+    batch_pattern: str,
+    source: str,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Give every site what the plate map says of its well: all that a screen table has is then there.
+
+    Parameters
+    ----------
+    sites
+        ``Metadata_Plate``, ``Metadata_Well`` and ``Metadata_Site``, and what else the reader found (paths). It may
+        have ``Metadata_Compound``, ``Metadata_Concentration``, ``Metadata_Batch`` and ``Metadata_control_type`` of
+        its own, which stand where there is no plate map.
+    metadata
+        The plate map, CSV or Parquet (see `cytoclr.data.profiles.read_wells`). One without a column of the plate holds
+        for all plates. None: the compound is ``unknown`` unless the sites tell it.
+    columns
+        The map's own names of the fields.
+    controls, positive_controls
+        Compounds of untreated wells, and of positive controls; a control type that is told comes first.
+    batch_pattern
+        Regular expression; its first group, found in a plate's name, is the batch. A batch that is told comes first.
+    source
+        Where the sites came from, for the messages.
+
+    Returns
+    -------
+    sites
+        A screen table (`cytoclr.tables.SCREEN`) sorted by plate, well and site; wells are named by `name_well`.
+    left_out
+        One row a site in an empty well, with the reason.
+
+    Raises
+    ------
+    SettingsError
+        `columns` has an unknown word.
+    DataError
+        The map is not one; a well of the images is not on it (META006); all are empty; the batch of a plate is not
+        told; a well has two treatments; a site stands twice.
+
+    Notes
+    -----
+    Wells of the map that have no images are counted in the log (META007), and that there is no map at all (META013).
+    """
+    named = sites.assign(Metadata_Well=_name_wells(sites["Metadata_Well"])).reset_index(drop=True)
+    if metadata is not None:
+        joined = _join_map(named, _read_map(metadata, columns, controls), metadata, source)
+    elif "Metadata_Compound" in named:
+        joined = settle_wells(
+            named if "Metadata_Concentration" in named else named.assign(Metadata_Concentration=0.0),
+            controls=controls,
+            names={},
+            source=source,
+        )
+    else:
+        logger.warning(
+            "%s: no plate map, so what is in the wells is not known: all are called unknown, and none is a control. "
+            "Name the map's file as screen.metadata. (META013)",
+            source,
+        )
+        joined = named.assign(Metadata_Compound="unknown", Metadata_Concentration=0.0)
+    empty = joined["Metadata_Compound"] == ""
+    if empty.all():
+        raise DataError(
+            f"{source}: all of its {len(joined):,} sites lie in empty wells: none has a compound. Expected some; if "
+            f"another column has the compounds, name it: {how_to_tell('compound')}.",
+            code="META003",
+        )
+    left_out = joined.loc[empty, SITE].assign(reason="empty well on the plate map").reset_index(drop=True)
+    if len(left_out):
+        logger.warning(
+            "%s: %s of %s sites lie in empty wells and are left out.", source, f"{len(left_out):,}", f"{len(joined):,}"
+        )
+    screen = _describe_told_wells(
+        joined[~empty],
+        controls=controls,
+        positive_controls=positive_controls,
+        batch_pattern=batch_pattern,
+        source=source,
+    )
+    screen = check_table(screen, SCREEN, source)
+    check_wells(screen, source)
+    first = [*WELL_METADATA, "Metadata_Site"]
+    screen = screen[[*first, *(name for name in screen.columns if name not in first)]]
+    return screen.sort_values(SITE, kind="stable", ignore_index=True), left_out
+
+
+def _describe_told_wells(
+    wells: pd.DataFrame,
+    *,
+    controls: Sequence[str],
+    positive_controls: Sequence[str],
+    batch_pattern: str,
+    source: str,
+) -> pd.DataFrame:
+    """Do as `describe_wells`, but what a table says of batches and control types stands."""
+    told = {name: wells[name] for name in ("Metadata_Batch", "Metadata_control_type") if name in wells}
+    return describe_wells(
+        wells,
+        controls=controls,
+        positive_controls=positive_controls,
+        batch_pattern=r"^(.*)$" if "Metadata_Batch" in told else batch_pattern,
+        source=source,
+    ).assign(**told)
+
+
+def _read_map(path: Path, columns: Mapping[str, str], controls: Sequence[str]) -> pd.DataFrame:
+    """Read a plate map, its wells under their names here; without ``Metadata_Plate`` where it has no such column."""
+    from cytoclr.data.profiles import read_wells  # it imports this module
+
+    frame = read_with_fields(path, WELL_FIELDS, told=columns)
+    found = find_columns(frame, WELL_FIELDS, told=columns, needed=("well", "compound", "concentration"), path=path)
+    has_plates = WELL_FIELDS["plate"] in found
+    # read_wells wants plates: where one layout holds for all, each well is a plate of its own.
+    told = columns if has_plates else {**columns, "plate": found[WELL_FIELDS["well"]]}
+    wells = read_wells(path, columns=told, controls=controls)
+    wells = wells.assign(Metadata_Well=_name_wells(wells["Metadata_Well"]))
+    if not has_plates:
+        wells = wells.assign(Metadata_Plate="all plates")
+    check_wells(wells, str(path))  # once more: B2 and B02 are the same well
+    wells = wells.drop_duplicates(WELL, ignore_index=True)
+    return wells if has_plates else wells.drop(columns="Metadata_Plate")
+
+
+def _join_map(sites: pd.DataFrame, wells: pd.DataFrame, path: Path, source: str) -> pd.DataFrame:
+    """Join every site's well; refuse wells that are not on the map, count those that have no site."""
+    key = [name for name in WELL if name in wells]
+    imaged, mapped = (pd.MultiIndex.from_frame(table[key].drop_duplicates()) for table in (sites, wells))
+    unknown = imaged[~imaged.isin(mapped)]
+    if len(unknown):
+        both = {
+            name: (list(table["Metadata_Plate"].unique()))
+            for name, table in (("images", sites), ("map", wells))
+            if "Metadata_Plate" in key
+        }
+        plates = (
+            ""
+            if not both
+            else f" Plates of the images: {list_some(both['images'])}; of the map: {list_some(both['map'])}."
+        )
+        raise DataError(
+            f"{source}: {len(unknown):,} of {len(imaged):,} wells are not on the plate map {path}, first: "
+            f"{' '.join(map(str, unknown[0]))}. Expected every well of the images, under the same names; a well in "
+            f"which is nothing has an empty compound.{plates}",
+            code="META006",
+        )
+    filled = pd.MultiIndex.from_frame(wells.loc[wells["Metadata_Compound"] != "", key])
+    without = filled[~filled.isin(imaged)]
+    if len(without):
+        logger.warning(
+            "%s: %s of %s wells of the plate map %s have no images, first: %s. (META007)",
+            source,
+            f"{len(without):,}",
+            f"{len(filled):,}",
+            path,
+            " ".join(map(str, without[0])),
+        )
+    about = [name for name in WELL_METADATA if name not in WELL]
+    rest = sites[[name for name in sites.columns if name not in about]]
+    return rest.merge(wells, on=key, how="left", validate="m:1")

@@ -1,29 +1,33 @@
-"""The crop stage: from what the settings name as the screen to crops, cells and what was left out."""
+"""The crop stage: from what the settings name as the screen to crops, cells, wells and what was left out."""
 
-import os
+import re
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cytoclr.config import Bbbc021Settings, CropSettings, SingleCellSettings
-from cytoclr.data.cut import IntensityRule, cut_fields, cut_strips
-from cytoclr.data.locations import read_locations, split_locations
-from cytoclr.data.readers.bbbc021 import find_images, read_image_table
-from cytoclr.data.readers.single_cell import find_strips, read_single_cells
+from cytoclr.config import CropSettings
+from cytoclr.data.cluster import Cluster, Here
+from cytoclr.data.cut import CutRules
+from cytoclr.data.locations import Locations, read_locations, split_locations
+from cytoclr.data.masks import find_masks
+from cytoclr.data.plates import cut_plates
+from cytoclr.data.ranges import IntensityRule
+from cytoclr.data.ready import read_ready
+from cytoclr.data.sources import RealScreenSettings, Source, describe_source, open_screen
+from cytoclr.errors import SettingsError
 from cytoclr.progress import Progress
-from cytoclr.storage import hash_file, write_table, write_text
-from cytoclr.tables import PATH_PREFIX
+from cytoclr.storage import hash_tree, write_table, write_text
+from cytoclr.tables import ILLUMINATION_PREFIX, NUM_CELLS, SITE, WELL, WELL_METADATA
 
-__all__ = ["CropPlan", "plan_crops"]
+__all__ = ["CropPlan", "choose_nuclei_channel", "plan_crops"]
 
 #: Height and width of a crop cut from a field, unless set.
 DEFAULT_SIZE_PX = 64
-
-_Cut = Callable[[Path, Progress], tuple[pd.DataFrame, pd.DataFrame]]
+_DNA = re.compile(r"dapi|hoechst|dna|nuc|draq|h33342", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -34,34 +38,55 @@ class CropPlan:
     """
 
     inputs: dict[str, Any]
-    screen: pd.DataFrame
-    missing: pd.DataFrame
-    _cut: _Cut
+    source: Source
+    locations: Locations | None
+    rules: CutRules
+    settings: CropSettings
+    stains: Mapping[str, str]
 
-    def cut(self, folder: Path, progress: Progress) -> dict[str, Any]:
-        """Cut the crops under a folder, as ``crops/``, ``cells.parquet``, ``screen.parquet`` and ``left_out.csv``.
+    @property
+    def screen(self) -> pd.DataFrame:
+        """A row a site, or a ready crop."""
+        return self.source.rows
 
-        If an earlier call was stopped, the plates it finished are not cut again.
+    def cut(self, folder: Path, progress: Progress, cluster: Cluster | None = None) -> dict[str, Any]:
+        """Cut the crops under a folder, as ``crops/``, ``cells.parquet`` and what else `docs/reference/files.md` lists.
+
+        What an earlier call finished is not cut again.
 
         Returns
         -------
         dict
-            Counts of cells, plates, wells, sites and, by reason, of what was left out.
+            Counts of cells, of what was left out by reason, and of cells that are flagged and kept, by flag.
         """
-        cells, left_out = self._cut(folder / "crops", progress)
-        left_out = pd.concat([self.missing, left_out], ignore_index=True)
+        estimated = self.settings.illumination == "plate"
+        cells, left_out = cut_plates(
+            self.source.rows,
+            folder / "crops",
+            rules=replace(self.rules, illumination=folder / "illumination") if estimated else self.rules,
+            centres=None if self.locations is None else self.locations.of,
+            drop=self.settings.drop,
+            num_overlays=self.settings.overlays,
+            stains=self.stains,
+            cluster=cluster or Here(),
+            progress=progress,
+        )
+        left_out = pd.concat([self.source.left_out, left_out], ignore_index=True)
         write_table(folder / "cells.parquet", cells)
-        write_table(folder / "screen.parquet", self.screen)
+        write_table(folder / "wells.parquet", count_cells(self.source.rows, cells, left_out))
+        write_table(folder / "screen.parquet", self.source.rows)
         write_text(folder / "left_out.csv", left_out.to_csv(index=False))
         shutil.rmtree(folder / "crops" / "plates")
-        reasons = left_out["reason"].value_counts()
-        return {"num_cells": len(cells), "left_out": {str(reason): int(count) for reason, count in reasons.items()}}
+        flags = cells["Metadata_Flags"]
+        return {
+            "num_cells": len(cells),
+            "left_out": _count(left_out["reason"]),
+            "flagged": _count(flags[flags != ""].str.split("+").explode()),
+        }
 
 
-def plan_crops(
-    screen: Bbbc021Settings | SingleCellSettings, settings: CropSettings, *, locations: Path | None
-) -> CropPlan:
-    """Read a screen's tables and find its images.
+def plan_crops(screen: RealScreenSettings, settings: CropSettings, *, locations: Path | None) -> CropPlan:
+    """Read a screen's tables, find its images, read where its cells are.
 
     Parameters
     ----------
@@ -70,84 +95,113 @@ def plan_crops(
     settings
         How to cut it.
     locations
-        Table of cell centres; None: nuclei are found. Ready crops need none.
+        Cell centres; None: the masks', else nuclei are found. Ready crops need none.
 
     Raises
     ------
+    SettingsError
+        A setting names a channel that is not there, or asks of ready crops what needs fields.
     DataError
         A table is wrong, or an image is missing and ``skip_missing`` is not set.
     """
-    rule = IntensityRule(settings.intensity, settings.percentiles)
-    if isinstance(screen, SingleCellSettings):
-        return _plan_strips(screen, settings, rule)
-    return _plan_fields(screen, settings, rule, locations)
-
-
-def _plan_fields(
-    screen: Bbbc021Settings, settings: CropSettings, rule: IntensityRule, locations: Path | None
-) -> CropPlan:
-    sites = read_image_table(
-        screen.image_table,
-        controls=screen.controls,
-        positive_controls=screen.positive_controls,
-        batch_pattern=screen.batch_pattern,
-        plates=screen.plates,
-    )
-    found, missing = find_images(sites, screen.images, skip_missing=settings.skip_missing)
-    centres = None if locations is None else split_locations(read_locations(locations), found, str(locations))
-
-    def cut(folder: Path, progress: Progress) -> tuple[pd.DataFrame, pd.DataFrame]:
-        return cut_fields(
-            found,
-            centres,
-            folder,
-            size_px=settings.size_px or DEFAULT_SIZE_PX,
-            nuclei_channel=settings.nuclei_channel,
-            nucleus_diameter_px=settings.nucleus_diameter_px,
-            intensity=rule,
-            pixel_size_um=screen.pixel_size_um,
-            progress=progress,
-        )
-
-    paths = found[[name for name in found.columns if name.startswith(PATH_PREFIX)]].to_numpy().ravel()
+    source = open_screen(screen, skip_missing=settings.skip_missing)
+    rules = _make_rules(screen, source, settings)
+    found = None
+    if source.is_ready_crops:
+        _refuse_of_ready_crops(settings)
+    else:
+        source = _add_masks(source, settings)
+        if locations is not None:
+            table = read_locations(locations, sites=source.rows)
+            found = split_locations(table, source.rows, str(locations))
     inputs = {
-        **_describe(screen, screen.image_table, list(paths), screen.images),
-        "locations": None if locations is None else hash_file(locations),
+        **describe_source(screen, source),
+        "locations": None if locations is None else hash_tree(locations),
     }
-    return CropPlan(inputs, found, missing, cut)
+    return CropPlan(inputs, source, found, rules, settings, screen.stains)
 
 
-def _plan_strips(screen: SingleCellSettings, settings: CropSettings, rule: IntensityRule) -> CropPlan:
-    cells = read_single_cells(
-        screen.table,
-        controls=screen.controls,
-        positive_controls=screen.positive_controls,
-        batch_pattern=screen.batch_pattern,
+def _make_rules(screen: RealScreenSettings, source: Source, settings: CropSettings) -> CutRules:
+    intensity = IntensityRule(settings.intensity, settings.percentiles, settings.ranges)
+    intensity.check_channels(source.channels)
+    _check_channels(settings.nuclei_channel, screen.stains, source.channels)
+    given = settings.illumination == "given" and f"{ILLUMINATION_PREFIX}{source.channels[0]}" in source.rows.columns
+    return CutRules(
+        channels=source.channels,
+        size_px=settings.size_px or _find_size(source),
+        nuclei_channel=settings.nuclei_channel or choose_nuclei_channel(source.channels),
+        nucleus_diameter_px=settings.nucleus_diameter_px,
+        border=settings.border,
+        intensity=intensity,
+        to_bytes=settings.bits == "8",
+        apply_masks=settings.apply_masks,
+        illumination="given" if given else None,
+        bit_depth=screen.bit_depth,
+        pixel_size_um=screen.pixel_size_um,
     )
-    found, missing = find_strips(cells, screen.images, skip_missing=settings.skip_missing)
-
-    def cut(folder: Path, progress: Progress) -> tuple[pd.DataFrame, pd.DataFrame]:
-        return cut_strips(
-            found,
-            folder,
-            channels=screen.channels,
-            size_px=settings.size_px,
-            intensity=rule,
-            pixel_size_um=screen.pixel_size_um,
-            progress=progress,
-        )
-
-    return CropPlan(_describe(screen, screen.table, list(found["Path_Crop"]), screen.images), found, missing, cut)
 
 
-def _describe(
-    screen: Bbbc021Settings | SingleCellSettings, table: Path, paths: list[str], images: Path
-) -> dict[str, Any]:
-    """All that tells whether the images are those of last time, without reading them; folders may have moved."""
-    where = {"image_table", "table", "images"}
-    files = [(os.path.relpath(path, images), os.stat(path)) for path in paths]
-    return {
-        "settings": screen.model_dump(mode="json", exclude=where),
-        "table": hash_file(table),
-        "images": [[name, about.st_size, about.st_mtime_ns] for name, about in files],
+def _check_channels(nuclei_channel: str | None, stains: Mapping[str, str], channels: Sequence[str]) -> None:
+    known = ", ".join(channels)
+    if nuclei_channel is not None and nuclei_channel not in channels:
+        raise SettingsError(f"crop.nuclei_channel is {nuclei_channel!r}; the screen has {known}.", code="CHAN002")
+    unknown = [name for name in stains if name not in channels]
+    if unknown:
+        raise SettingsError(f"screen.stains names {', '.join(unknown)}; the screen has {known}.", code="CHAN002")
+
+
+def choose_nuclei_channel(channels: Sequence[str]) -> str:
+    """Choose the channel whose name is that of a DNA stain, else the first.
+
+    >>> choose_nuclei_channel(["Actin", "Hoechst"])
+    'Hoechst'
+    """
+    return next((name for name in channels if _DNA.search(name)), channels[0])
+
+
+def _find_size(source: Source) -> int:
+    """Find the size of crops that none was set for."""
+    if not source.is_ready_crops:
+        return DEFAULT_SIZE_PX
+    first = {str(name): value for name, value in source.rows.iloc[0].items()}
+    return int(read_ready([first], source.channels, None).shape[2])
+
+
+def _refuse_of_ready_crops(settings: CropSettings) -> None:
+    asked = {
+        "crop.illumination: plate": settings.illumination == "plate",
+        "crop.border: pad": settings.border == "pad",
+        "crop.masks": settings.masks is not None,
+        "crop.intensity: field-percentile": settings.intensity == "field-percentile",
     }
+    for name, is_asked in asked.items():
+        if is_asked:
+            raise SettingsError(f"{name} needs whole fields; the screen has ready crops. Leave it out.")
+
+
+def _add_masks(source: Source, settings: CropSettings) -> Source:
+    if settings.masks is None:
+        if settings.apply_masks:
+            raise SettingsError("crop.apply_masks needs masks. Name crop.masks: {folder: …, template: …}.")
+        return source
+    masked = find_masks(source.rows, settings.masks.folder, template=settings.masks.template)
+    return replace(source, rows=masked)
+
+
+def count_cells(rows: pd.DataFrame, cells: pd.DataFrame, left_out: pd.DataFrame) -> pd.DataFrame:
+    """Count the cells of every well that was to be cut, of none too: kept, flagged, left out; and its sites."""
+    wells = rows.drop_duplicates(WELL)[WELL_METADATA].reset_index(drop=True)
+    counts = {
+        "NumSites": rows.drop_duplicates(SITE).groupby(WELL).size(),
+        NUM_CELLS.removeprefix("Metadata_"): cells.groupby(WELL).size(),
+        "NumFlagged": cells[cells["Metadata_Flags"] != ""].groupby(WELL).size(),
+        "NumLeftOut": left_out[left_out["Metadata_Object"].fillna(0) > 0].groupby(WELL).size(),
+    }
+    for name, of_wells in counts.items():
+        number = pd.MultiIndex.from_frame(wells[WELL]).map(of_wells.to_dict())
+        wells[f"Metadata_{name}"] = pd.Series(number, index=wells.index, dtype="float64").fillna(0).astype("int64")
+    return wells
+
+
+def _count(values: pd.Series) -> dict[str, int]:
+    return {str(value): int(count) for value, count in values.value_counts().items()}

@@ -2,8 +2,8 @@
 
 import importlib.metadata
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ __all__ = [
     "build_imagenet_encoder",
     "build_untrained_encoder",
     "build_untrained_networks",
+    "check_fine_tuning",
     "describe_model",
     "load_encoder",
     "read_checkpoint",
@@ -43,6 +44,8 @@ class ModelDescription:
 
     backbone: str
     channels: tuple[str, ...]
+    stains: dict[str, str]
+    bit_depth: int | None
     crop_size_px: int
     view_size_px: int
     pixel_size_um: float | None
@@ -113,6 +116,34 @@ def build_imagenet_encoder(settings: EmbedSettings, num_channels: int, transform
     return Encoder(network.eval(), view_size_px, transform)
 
 
+def check_fine_tuning(settings: TrainSettings, crops: CropStore) -> None:
+    """Refuse to go on with a model of other channels than the crops'.
+
+    `settings.fine_tune_channels` says what the model's channels are called in the crops, where names differ.
+
+    Raises
+    ------
+    SettingsError
+        There is no model, or the mapping names a channel it does not have.
+    DataError
+        The channels differ in name or order.
+    """
+    source, renamed = settings.fine_tune_from, settings.fine_tune_channels
+    if source is None:
+        return
+    description, _ = _read_model(source)
+    unknown = [name for name in renamed if name not in description.channels]
+    if unknown:
+        raise SettingsError(
+            f"train.fine_tune_channels names {', '.join(unknown)}; the model {source} has "
+            f"{', '.join(description.channels)}. Expected {{the model's name: the crops' name}}.",
+            code="CHAN002",
+        )
+    channels = tuple(renamed.get(name, name) for name in description.channels)
+    stains = {renamed.get(name, name): stain for name, stain in description.stains.items()}
+    _check_crops(replace(description, channels=channels, stains=stains), crops, source)
+
+
 def _load_weights(backbone: nn.Module, source: Path) -> None:
     _, weights = _read_model(source)
     try:
@@ -138,6 +169,8 @@ def describe_model(
     return ModelDescription(
         backbone=settings.backbone,
         channels=crops.channels,
+        stains=crops.stains,
+        bit_depth=crops.bit_depth,
         crop_size_px=crops.size_px,
         view_size_px=settings.view_size_px,
         pixel_size_um=crops.pixel_size_um,
@@ -202,13 +235,24 @@ def load_encoder(source: Path, crops: CropStore) -> Encoder:
 
 
 def _check_crops(model: ModelDescription, crops: CropStore, source: Path) -> None:
-    """Refuse crops of other channels; say so where their pixels have another size."""
+    """Refuse crops of other channels; say so where they were stained or imaged in another way."""
     if model.channels != crops.channels:
         raise DataError(
             f"{source}: the model was trained on the channels {', '.join(model.channels)}; the crops have "
-            f"{', '.join(crops.channels)}. Expected the same names in the same order: crop the channels so, or train "
-            "on these crops."
+            f"{', '.join(crops.channels)}. Expected the same names in the same order: crop the channels so "
+            "(screen.channels), or where only names differ say so (train.fine_tune_channels).",
+            code="CHAN001",
         )
+    differing = {
+        name: (model.stains[name], crops.stains[name])
+        for name in crops.channels
+        if name in model.stains and name in crops.stains and model.stains[name] != crops.stains[name]
+    }
+    for name, stains in differing.items():
+        log.warning("%s: trained on %s stained by %s, in the crops it is %s", source, name, *stains)
+    depths = (model.bit_depth, crops.bit_depth)
+    if None not in depths and depths[0] != depths[1] and crops.intensity["rule"] == "full-range":
+        log.warning("%s: trained on images of %d bit, the crops have %d bit", source, *depths)
     sizes = (model.pixel_size_um, crops.pixel_size_um)
     if None not in sizes and sizes[0] != sizes[1]:
         log.warning(
@@ -253,11 +297,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _parse_description(values: dict[str, Any], source: Path) -> ModelDescription:
     try:
+        values = {"stains": {}, "bit_depth": None, **values}  # models of 0.1 do not tell
         known = {field.name: values[field.name] for field in fields(ModelDescription)}
         lists = {name: tuple(known[name]) for name in ("channels", "wells_trained", "wells_validated")}
         return ModelDescription(**{**known, **lists})
     except (KeyError, TypeError) as error:
         raise DamagedError(f"{source}: no description of a model ({error}). Train again.") from error
+
+
+def _name_channel(name: str, stains: Mapping[str, str]) -> str:
+    return f"{name} ({stains[name]})" if name in stains else name
 
 
 def _write_card(about: ModelDescription) -> str:
@@ -269,7 +318,7 @@ An encoder of single cells, trained without mechanisms by SimCLR (Chen et al. 20
 | | |
 |---|---|
 | Backbone | {about.backbone}, {about.num_features} features |
-| Channels, in this order | {", ".join(about.channels)} |
+| Channels, in this order | {", ".join(_name_channel(name, about.stains) for name in about.channels)} |
 | Crop | {about.crop_size_px} px of {pixel}; seen at {about.view_size_px} px |
 | Intensities | {about.intensity}, then {about.transform} |
 | Labels seen | {about.labels_seen} |

@@ -35,6 +35,7 @@ from cytoclr.learn.model import (
     Encoder,
     ModelDescription,
     build_untrained_networks,
+    check_fine_tuning,
     describe_model,
     read_checkpoint,
     save_model,
@@ -42,7 +43,7 @@ from cytoclr.learn.model import (
 from cytoclr.learn.optimiser import build_optimiser, build_schedule
 from cytoclr.progress import Progress, Silent
 from cytoclr.storage import hash_json, open_atomic
-from cytoclr.tables import CELLS, WELL, check_table, treatment_names
+from cytoclr.tables import LOCATED_CELLS, WELL, check_table, treatment_names
 
 __all__ = ["Probe", "TrainReport", "train"]
 
@@ -135,8 +136,9 @@ def train(
     """
     settings, progress = settings or TrainSettings(), progress or Silent()
     started_s = time.monotonic()
-    cells = check_table(cells.reset_index(drop=True), CELLS, "cells")
+    cells = check_table(cells.reset_index(drop=True), LOCATED_CELLS, "cells")
     place = choose_device(device)
+    check_fine_tuning(settings, crops)
     plan = _plan(crops, cells, settings, folder=folder, seed=seed, place=place)
     with torch.random.fork_rng(devices=[]), _quiet_lightning():
         backbone, projection = build_untrained_networks(settings, len(crops.channels), seed=seed)

@@ -9,7 +9,7 @@ import pandas as pd
 from cytoclr.data.files import read_texts
 from cytoclr.data.screen import check_wells, describe_wells
 from cytoclr.errors import DataError, list_some
-from cytoclr.tables import CELLS, SITE, check_table
+from cytoclr.tables import LOCATED_CELLS, SITE, check_table
 
 __all__ = ["find_strips", "read_single_cells"]
 
@@ -69,7 +69,7 @@ def read_single_cells(
         batch_pattern=batch_pattern,
         source=str(path),
     )
-    cells = check_table(cells, CELLS, str(path))
+    cells = check_table(cells, LOCATED_CELLS, str(path))
     check_wells(cells, str(path))
     return cells.sort_values([*SITE, "Metadata_Object"], kind="stable", ignore_index=True)
 

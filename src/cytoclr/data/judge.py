@@ -1,0 +1,312 @@
+"""What the images, locations and nuclei of a sample of sites say of a screen."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from cytoclr.config import CropSettings
+from cytoclr.data.findings import NUM_EXAMPLES, Finding, name_sites
+from cytoclr.data.locations import Locations
+from cytoclr.data.sampling import Glance, Plane
+from cytoclr.errors import CytoclrError
+from cytoclr.tables import SITE
+
+__all__ = ["judge_images", "judge_locations", "judge_nuclei", "judge_sizes"]
+
+#: Shares from which on something is worth a word: saturated pixels, crops that cross the border.
+SATURATED, CROSSING = 0.01, 0.25
+#: Nuclei are as told if they are within these parts of it; likewise the pixels' size.
+SAME_DIAMETER, SAME_PIXEL = (0.67, 1.5), (0.97, 1.03)
+#: A crop shows a cell if it is between so many nuclei wide.
+CROP_IN_NUCLEI = (1.5, 5.0)
+
+
+def judge_images(
+    settings: Settings, screen: RealScreenSettings, glances: Sequence[Glance], unit: str
+) -> Iterator[Finding]:
+    yield from _judge_errors(glances, unit)
+    seen = [glance for glance in glances if glance.planes]
+    types = Counter(glance.dtype for glance in seen)
+    if len(types) > 1:
+        first = {glance.dtype: f"{glance.dtype} {glance.place}" for glance in reversed(seen)}
+        yield Finding(
+            "IMG006",
+            "error",
+            f"plates differ in type: {', '.join(sorted(types))}. Expected 8 or 16 bit in all of them.",
+            tuple(sorted(first.values())),
+            len(seen) - max(types.values()),
+            "Convert the images of one kind, or leave their plates out (screen.plates).",
+        )
+    yield from _judge_planes(seen, unit, lambda plane: plane.is_constant, "IMG007", "are constant", _LIGHT)
+    yield from _judge_planes(
+        seen,
+        unit,
+        lambda plane: plane.saturated > SATURATED and not plane.is_constant,
+        "IMG008",
+        f"have more than {SATURATED:.0%} of their pixels at the camera's largest value",
+        "What is brighter cannot be told apart there. Leave such crops out: crop.drop: [saturated].",
+    )
+    yield from _judge_contents(seen)
+    yield from _judge_depth(seen, screen.bit_depth)
+    yield from _judge_pixel_size(seen, screen.pixel_size_um)
+
+
+_LIGHT = "Was the light on, and the channel taken? Leave such plates or channels out."
+
+
+def _judge_errors(glances: Sequence[Glance], unit: str) -> Iterator[Finding]:
+    by_code: dict[str, list[tuple[str, CytoclrError]]] = {}
+    for glance in glances:
+        for error in glance.errors:
+            by_code.setdefault(error.code or "IMG002", []).append((glance.place, error))
+    for code, found in by_code.items():
+        first = found[0][1]
+        more = tuple(f"{place}: {error}" for place, error in found[1:NUM_EXAMPLES])
+        yield Finding(code, "error", str(first), more, len(found), error=first)
+
+
+def _judge_planes(
+    glances: Sequence[Glance], unit: str, is_wrong: Callable[[Plane], bool], code: str, what: str, fix: str
+) -> Iterator[Finding]:
+    total = sum(len(glance.planes) for glance in glances)
+    wrong = [
+        f"{glance.place} {channel}" for glance in glances for channel, plane in glance.planes.items() if is_wrong(plane)
+    ]
+    if wrong:
+        message = f"{len(wrong):,} of {total:,} images {what}."
+        yield Finding(code, "warning", message, tuple(wrong[:NUM_EXAMPLES]), len(wrong), fix)
+
+
+def _judge_contents(glances: Sequence[Glance]) -> Iterator[Finding]:
+    places: dict[bytes, list[str]] = {}
+    for glance in glances:
+        for channel, plane in glance.planes.items():
+            if not plane.is_constant:
+                places.setdefault(plane.digest, []).append(f"{glance.place} {channel}")
+    same = [found for found in places.values() if len(found) > 1]
+    if same:
+        yield Finding(
+            "IMG009",
+            "warning",
+            f"{sum(map(len, same)):,} images share their content with another, pixel by pixel.",
+            tuple(" = ".join(found[:3]) for found in same[:NUM_EXAMPLES]),
+            sum(map(len, same)),
+            "Were files copied under another name? Keep one of each.",
+        )
+
+
+def _judge_depth(glances: Sequence[Glance], bit_depth: int | None) -> Iterator[Finding]:
+    if bit_depth is None:
+        return
+    most = 2**bit_depth - 1
+    above = [
+        (plane.largest, f"{glance.place} {channel}: {plane.largest:,}")
+        for glance in glances
+        for channel, plane in glance.planes.items()
+        if plane.largest > most
+    ]
+    if above:
+        needed = max(largest for largest, _ in above).bit_length()
+        yield Finding(
+            "IMG010",
+            "error",
+            f"{len(above):,} images have pixels above {most:,}, the largest value of screen.bit_depth: {bit_depth}.",
+            tuple(place for _, place in above[:NUM_EXAMPLES]),
+            len(above),
+            f"Set screen.bit_depth to {needed} or more, or to null.",
+        )
+
+
+def _judge_pixel_size(glances: Sequence[Glance], told: float | None) -> Iterator[Finding]:
+    if told is None:
+        return
+    low, high = (told * part for part in SAME_PIXEL)
+    other = [
+        (glance.pixel_size_um, glance.place)
+        for glance in glances
+        if glance.pixel_size_um is not None and not low <= glance.pixel_size_um <= high
+    ]
+    if other:
+        size = Counter(f"{found:.4g}" for found, _ in other).most_common(1)[0][0]
+        yield Finding(
+            "IMG013",
+            "warning",
+            f"screen.pixel_size_um is {told:g}, but {len(other):,} of {len(glances):,} images say {size} µm.",
+            tuple(f"{place}: {found:.4g} µm" for found, place in other[:NUM_EXAMPLES]),
+            len(other),
+            f"Set screen.pixel_size_um to {size}, or leave it as it is if the images are wrong (binned or resized).",
+        )
+
+
+# What fields are like.
+
+
+def _choose_size(settings: Settings, source: Source, shapes: Sequence[tuple[int, int]]) -> int:
+    if settings.crop.size_px is not None:
+        return settings.crop.size_px
+    return shapes[0][0] if source.is_ready_crops and shapes else DEFAULT_SIZE_PX
+
+
+def judge_sizes(settings: Settings, shapes: Sequence[tuple[str, tuple[int, int]]], size_px: int) -> Iterator[Finding]:
+    counts = Counter(shape for _, shape in shapes)
+    if len(counts) > 1:
+        first = {shape: f"{shape[0]} x {shape[1]} (rows, columns): {place}" for place, shape in reversed(shapes)}
+        yield Finding(
+            "IMG005",
+            "error" if settings.crop.illumination == "plate" else "warning",
+            f"fields are of {len(counts)} sizes. Expected one: of another camera, binning or magnification?",
+            tuple(first[shape] for shape, _ in counts.most_common(NUM_EXAMPLES)),
+            len(shapes) - max(counts.values()),
+            "Leave the plates of one kind out (screen.plates), unless their pixels are of one size in µm.",
+        )
+    small = [place for place, shape in shapes if min(shape) < size_px]
+    if small:
+        smallest = min(min(shape) for _, shape in shapes)
+        yield Finding(
+            "IMG011",
+            "error" if len(small) == len(shapes) and settings.crop.border == "drop" else "warning",
+            f"{len(small):,} of {len(shapes):,} fields are smaller than a crop of {size_px} px: {smallest} px.",
+            tuple(small[:NUM_EXAMPLES]),
+            len(small),
+            f"Set crop.size_px to less than {smallest}.",
+        )
+
+
+def judge_locations(
+    rows: pd.DataFrame, locations: Locations, shapes: Mapping[str, tuple[int, int]], size_px: int, *, pads: bool
+) -> Iterator[Finding]:
+    sites = list(rows[SITE].itertuples(index=False, name=None))
+    numbers = np.array([len(locations.of(site).x) for site in sites])
+    without = rows[numbers == 0]
+    if len(without):
+        yield Finding(
+            "LOC003",
+            "warning",
+            f"{len(without):,} of {len(rows):,} sites have no locations, and will have no crops.",
+            name_sites(without),
+            len(without),
+            "Were their images segmented, and are plates, wells and sites named alike?",
+        )
+    known = set(shapes.values())
+    if not known:
+        return
+    if len(known) == 1:  # then all fields are taken to be so
+        one = next(iter(known))
+        of_sites = dict.fromkeys(sites, one)
+    else:
+        of_sites = {site: shapes[name] for site in sites if (name := f"{site[0]} {site[1]} s{site[2]}") in shapes}
+    yield from _judge_centres(_Places.gather(locations, of_sites), size_px, pads=pads)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Centres of cells, each with the size of its field (px), and the sites' names where they begin."""
+
+    x: Float[np.ndarray, " cell"]
+    y: Float[np.ndarray, " cell"]
+    rows: Float[np.ndarray, " cell"]
+    columns: Float[np.ndarray, " cell"]
+    names: tuple[str, ...]
+    numbers: tuple[int, ...]
+
+    @classmethod
+    def gather(cls, locations: Locations, shapes: Mapping[tuple[str, str, int], tuple[int, int]]) -> "_Places":
+        """Put the centres of some sites together."""
+        parts = [locations.of(site) for site in shapes]
+        numbers = [len(part.x) for part in parts]
+        sizes = np.array(list(shapes.values()), dtype=np.float64)
+        return cls(
+            np.concatenate([part.x for part in parts]),
+            np.concatenate([part.y for part in parts]),
+            np.repeat(sizes[:, 0], numbers),
+            np.repeat(sizes[:, 1], numbers),
+            tuple(f"{plate} {well} s{site}" for plate, well, site in shapes),
+            tuple(numbers),
+        )
+
+    def name(self, wrong: np.ndarray) -> tuple[str, ...]:
+        """Name the sites of the first cells that are wrong."""
+        cells = np.flatnonzero(wrong)[:NUM_EXAMPLES]
+        sites = np.searchsorted(np.cumsum(self.numbers), cells, side="right")
+        return tuple(f"{self.names[site]}: x {self.x[cell]:g}, y {self.y[cell]:g}" for site, cell in zip(sites, cells))
+
+
+def _judge_centres(places: _Places, size_px: int, *, pads: bool) -> Iterator[Finding]:
+    x, y, rows, columns = places.x, places.y, places.rows, places.columns
+    if not len(x):
+        return
+    outside = (x < -0.5) | (y < -0.5) | (x >= columns - 0.5) | (y >= rows - 0.5)
+    exchanged = (y < -0.5) | (x < -0.5) | (y >= columns - 0.5) | (x >= rows - 0.5)
+    if outside.mean() > 0.01 and exchanged.mean() < outside.mean() / 10:
+        yield Finding(
+            "LOC005",
+            "error",
+            f"{outside.sum():,} of {len(x):,} centres lie outside their field of {rows[0]:g} x {columns[0]:g} px (rows, "
+            f"columns); were x and y exchanged, {exchanged.sum():,} would. Expected x as the column.",
+            places.name(outside),
+            int(outside.sum()),
+            "Exchange the two columns of the locations.",
+        )
+    elif outside.any():
+        yield Finding(
+            "LOC004",
+            "error" if outside.mean() > 0.5 else "warning",
+            f"{outside.sum():,} of {len(x):,} centres lie outside their field of {rows[0]:g} x {columns[0]:g} px (rows, "
+            "columns); they have no crops.",
+            places.name(outside),
+            int(outside.sum()),
+            "Are they in pixels, and of these images?",
+        )
+    # as cut_crops: the first pixel of the crop, and the one behind its last
+    left, top = (np.floor(values + 0.5) - size_px // 2 for values in (x, y))
+    crossing = ~outside & ((left < 0) | (top < 0) | (left + size_px > columns) | (top + size_px > rows))
+    inside = int((~outside).sum())
+    if inside and crossing.sum() > CROSSING * inside:
+        yield Finding(
+            "LOC006",
+            "warning",
+            f"{crossing.sum():,} of {inside:,} crops of {size_px} px cross the border of their field"
+            f"{', and are filled up.' if pads else ', and are left out.'}",
+            places.name(crossing),
+            int(crossing.sum()),
+            "Set crop.size_px to less" + ("." if pads else ", or crop.border to pad."),
+        )
+
+
+def judge_nuclei(settings: Settings, channel: str, glances: Sequence[Glance], size_px: int) -> Iterator[Finding]:
+    looked = [glance for glance in glances if glance.num_nuclei is not None]
+    empty = [glance.place for glance in looked if glance.num_nuclei == 0]
+    told = settings.crop.nucleus_diameter_px
+    if looked and len(empty) > len(looked) / 2:
+        yield Finding(
+            "LOC008",
+            "error" if len(empty) == len(looked) else "warning",
+            f"in {len(empty):,} of {len(looked):,} fields no nucleus is found (channel {channel}, diameter {told:g} px).",
+            tuple(empty[:NUM_EXAMPLES]),
+            len(empty),
+            "Set crop.nuclei_channel and crop.nucleus_diameter_px, or name locations or masks.",
+        )
+    measured = [glance.diameter_px for glance in looked if glance.diameter_px is not None]
+    if not measured:
+        return
+    found = float(np.median(measured))
+    if not SAME_DIAMETER[0] <= found / told <= SAME_DIAMETER[1]:
+        yield Finding(
+            "LOC009",
+            "warning",
+            f"nuclei in channel {channel} are {found:.0f} px wide, crop.nucleus_diameter_px is {told:g}.",
+            count=len(measured),
+            fix=f"Set crop.nucleus_diameter_px to {found:.0f}, if {channel} is the nuclei's channel.",
+        )
+    if not CROP_IN_NUCLEI[0] <= size_px / found <= CROP_IN_NUCLEI[1]:
+        yield Finding(
+            "LOC011",
+            "note",
+            f"a crop of {size_px} px is {size_px / found:.1f} nuclei wide ({found:.0f} px).",
+            count=len(measured),
+            fix=f"A cell and little around it are some {8 * round(2.5 * found / 8)} px: crop.size_px.",
+        )
