@@ -28,7 +28,7 @@ from cytoclr.config import (
     VirtualSettings,
     dump_settings,
 )
-from cytoclr.errors import DataError, MachineError, SettingsError, list_some
+from cytoclr.errors import DataError, MachineError, SettingsError
 from cytoclr.external import evaluate_table, read_baselines
 from cytoclr.progress import Progress, Silent
 from cytoclr.results import compare, embeddings_path, export, profile_path
@@ -43,17 +43,20 @@ from cytoclr.storage import (
     write_table,
     write_text,
 )
-from cytoclr.tables import EMBEDDINGS, TRAINED, check_table, is_control
+from cytoclr.tables import EMBEDDINGS, TRAINED, check_table
 
 if TYPE_CHECKING:
     from cytoclr.data.crops import CropStore
+    from cytoclr.data.findings import Checked
     from cytoclr.data.sources import RealScreenSettings
+    from cytoclr.data.stage import CropPlan
     from cytoclr.data.virtual import VirtualScreen
     from cytoclr.learn import Encoder
     from cytoclr.learn.train import Probe
 
 __all__ = [
     "STAGES",
+    "check",
     "compare",
     "crop",
     "embed",
@@ -82,6 +85,8 @@ STAGES: dict[Stage, int] = {
     "report": 2,
 }
 
+#: Sites that are looked at before a screen is cut.
+_SITES_CHECKED = 12
 #: By one of these a run folder is known, wherever it was stopped.
 _MARKS = ("config.yaml", "manifests", "unfinished", ".lock")
 
@@ -113,7 +118,7 @@ def run(settings: Settings, out: Path, *, until: Stage = "report", progress: Pro
     if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in _MARKS):
         raise SettingsError(f"{out}: exists and is not a run folder. Choose another --out; nothing was changed.")
     with hold_run(out):
-        here = _Run(settings, out, progress or Silent())
+        here = _Run(settings, out, progress or Silent(), until)
         here.begin()
         way = (
             here.screen,
@@ -131,6 +136,44 @@ def run(settings: Settings, out: Path, *, until: Stage = "report", progress: Pro
                 break
         here.warn_of_old_results(until)
     return out
+
+
+def check(settings: Settings, out: Path, *, every: bool = False, progress: Progress | None = None) -> "Checked":
+    """Look for what would go wrong or make no sense, before anything is done; nothing is written.
+
+    Parameters
+    ----------
+    settings, out
+        As for `run`; the run folder need not be there.
+    every
+        Look at all images, not at a sample.
+    progress
+        Told of every site that is looked at.
+
+    Returns
+    -------
+    Checked
+        Its `findings`, and how much was looked at. Of a virtual screen, nothing: what is simulated has no faults.
+
+    Raises
+    ------
+    SettingsError, MachineError
+        For what no finding can say. What is wrong with the data is never raised.
+    """
+    from cytoclr.data.checks import Checked, check_screen
+
+    if isinstance(settings.screen, VirtualSettings):
+        logger.info("the screen is a virtual one: there is nothing to check")
+        return Checked(())
+    return check_screen(
+        settings,
+        screen=settings.screen,
+        locations=settings.crop.locations,
+        mechanisms=settings.evaluate.mechanisms,
+        folder=out,
+        every=every,
+        progress=progress,
+    )
 
 
 def crop(settings: Settings, out: Path, *, progress: Progress | None = None) -> Path:
@@ -166,8 +209,9 @@ def report(settings: Settings, out: Path, *, progress: Progress | None = None) -
 class _Run:
     """A run folder being brought up, stage by stage; every method named as a stage finishes that stage."""
 
-    def __init__(self, settings: Settings, folder: Path, progress: Progress) -> None:
+    def __init__(self, settings: Settings, folder: Path, progress: Progress, until: Stage) -> None:
         self.settings = settings
+        self.until = until
         self.folder = folder
         self.progress = progress
         self.stages = StageFolder(folder)
@@ -210,6 +254,7 @@ class _Run:
         probe_plan = None if probe.screen is None else plan_crops(probe.screen, settings.crop, locations=None)
 
         def work(place: Path) -> dict[str, Any]:
+            self._refuse_errors(plan)
             with open_cluster(settings.cluster) as cluster:
                 made = plan.cut(place, self.progress, cluster)
                 if probe_plan is not None:
@@ -426,14 +471,38 @@ class _Run:
 
     def _check_controls(self, screen: pd.DataFrame) -> None:
         """Refuse before hours are spent what the profiles would refuse at their end."""
-        normalise = ", ".join(self.settings.profile.normalise)
-        if normalise == "none" or is_control(screen).any():
+        from cytoclr.data.checks import check_controls
+
+        check_controls(screen, controls=self._real_screen.controls, normalise=self.settings.profile.normalise)
+
+    def _refuse_errors(self, plan: "CropPlan") -> None:
+        """Look at some sites before all are cut: errors are refused, warnings logged."""
+        from cytoclr.data.checks import check_source
+
+        if self._virtual is not None:
             return
-        raise DataError(
-            f"no well is untreated ({', '.join(self._real_screen.controls)}), but profile.normalise {normalise} is "
-            f"fitted on such wells. Found: {list_some(sorted(screen['Metadata_Compound'].unique()))}. "
-            "Name them in screen.controls, or set profile.normalise to none."
+        checked = check_source(
+            self.settings,
+            plan.source,
+            screen=self._real_screen,
+            locations=plan.locations,
+            finds_nuclei=plan.locations is None and self.settings.crop.masks is None,
+            mechanisms=self._mechanisms_path,
+            folder=self.folder,
+            sample=_SITES_CHECKED,
+            progress=self.progress,
         )
+        for finding in checked.findings:
+            if finding.severity == "warning":
+                logger.warning("%s [%s]", f"{finding.message} {finding.fix}".strip(), finding.code)
+        errors = [finding for finding in checked.findings if finding.severity == "error"]
+        if not errors:
+            return
+        first, *others = errors
+        if first.error is not None:
+            raise first.error
+        more = f" {len(others)} more; see `cytoclr check`." if others else ""
+        raise DataError(f"{first.message} {first.fix}".strip() + more, code=first.code)
 
     @cached_property
     def _virtual(self) -> "VirtualScreen | None":

@@ -108,6 +108,13 @@ def test_without_a_map_what_is_missing_is_to_do(tmp_path: Path) -> None:
     assert not [line for line in guess.lines if line.key == "controls"]
 
 
+def test_plates_that_share_nothing_are_batches_of_their_own(tmp_path: Path) -> None:
+    guess, settings = settle(write_plates(tmp_path / "screen", plates("A_1", "B_1")), tmp_path / "c.yaml")
+    assert isinstance(settings.screen, ImagesSettings)
+    assert settings.screen.batch_pattern == "^(.*)$"
+    assert find(guess, "batch_pattern").why == "each of 2 plates is a batch"
+
+
 @pytest.mark.parametrize(("top", "depth"), [(4095, 12), (16383, 14), (1023, 10), (65535, None), (9000, None)])
 def test_the_bit_depth_is_that_of_saturated_pixels(tmp_path: Path, top: int, depth: int | None) -> None:
     folder = write_plates(tmp_path / "screen", plates("P"), top=top)

@@ -34,7 +34,7 @@ _Result = TypeVar("_Result")
 #: Sites that are looked at, and those of remote screens, which are fetched whole.
 NUM_SITES, NUM_REMOTE = 48, 4
 #: Sites of the sample in which nuclei are looked for: that takes far longer than to read them.
-NUM_NUCLEI = 24
+NUM_NUCLEI = 16
 #: A plate with fewer untreated wells tells little of them.
 FEW_CONTROLS = 3
 _WITH_CODE = re.compile(r"^(?P<sentence>.*\S)\s*\((?P<code>[A-Z]+\d{3})\)$", re.DOTALL)
@@ -150,15 +150,20 @@ def check_source(
     wanted = settings.crop.nuclei_channel
     nuclei_channel = wanted if wanted in source.channels else choose_nuclei_channel(source.channels)
     glances = _look(settings, screen, source, chosen, nuclei_channel if finds_nuclei else None, progress or Silent())
-    findings += judge_images(settings, screen, glances, unit)
+    findings += judge_images(glances, bit_depth=screen.bit_depth, pixel_size_um=screen.pixel_size_um)
     shapes = {glance.place: glance.shape for glance in glances if glance.planes}
     size_px = _choose_size(settings, source, list(shapes.values()))
     if not source.is_ready_crops:
-        findings += judge_sizes(settings, list(shapes.items()), size_px)
+        findings += judge_sizes(list(shapes.items()), settings.crop, size_px=size_px)
         if locations is not None:
             findings += judge_locations(rows, locations, shapes, size_px, pads=settings.crop.border == "pad")
         if finds_nuclei:
-            findings += judge_nuclei(settings, nuclei_channel, glances, size_px)
+            findings += judge_nuclei(
+                glances,
+                channel=nuclei_channel,
+                diameter_px=settings.crop.nucleus_diameter_px,
+                size_px=size_px,
+            )
     findings += _check_disk(settings, source, locations, glances, size_px, folder)
     return Checked(sort_findings(findings), len(chosen), len(rows), rows["Metadata_Plate"].nunique(), unit)
 
@@ -310,6 +315,9 @@ def _check_mechanisms(rows: pd.DataFrame, path: Path | None) -> list[Finding]:
 
 
 def _compare_mechanisms(rows: pd.DataFrame, table: pd.DataFrame, path: Path) -> Iterator[Finding]:
+    theirs = table.drop_duplicates("Metadata_Compound").assign(
+        Metadata_Concentration=lambda told: told["Metadata_Concentration"].fillna(0)
+    )
     treated = rows.loc[~is_control(rows), TREATMENT].drop_duplicates().reset_index(drop=True)
     joined = join_mechanisms(treated, table)
     unknown = joined[joined[MECHANISM].isna()]
@@ -320,7 +328,8 @@ def _compare_mechanisms(rows: pd.DataFrame, table: pd.DataFrame, path: Path) -> 
             "META012",
             "error",
             f"{path}: none of the {len(joined):,} treatments of the screen has a mechanism. The screen has "
-            f"{list_some(list(treatment_names(joined)), 3)}; the table {list_some(list(treatment_names(table.fillna(0))), 3)}. "
+            f"{list_some(list(treatment_names(joined)), 3)}; the table "
+            f"{list_some(list(treatment_names(theirs)), 3)}. "
             "Expected the same compounds and concentrations (µM).",
             tuple(treatment_names(unknown.head(NUM_EXAMPLES))),
             len(unknown),
@@ -440,6 +449,12 @@ def _look(
     return glances
 
 
+def _choose_size(settings: Settings, source: Source, shapes: Sequence[tuple[int, int]]) -> int:
+    if settings.crop.size_px is not None:
+        return settings.crop.size_px
+    return shapes[0][0] if source.is_ready_crops and shapes else DEFAULT_SIZE_PX
+
+
 def _check_disk(
     settings: Settings,
     source: Source,
@@ -457,7 +472,7 @@ def _check_disk(
     needed = number * len(source.channels) * size_px**2 * pixel
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free
-    said = f"{number:,} crops ({how}) will take some {_describe_bytes(needed)}; {_describe_bytes(free)} are free at {place}."
+    said = f"{number:,} crops ({how}) will take some {_tell_bytes(needed)}; {_tell_bytes(free)} are free at {place}."
     if needed < free:
         yield Finding("DISK001", "note", said)
         return
@@ -477,7 +492,7 @@ def _count_cells(source: Source, locations: Locations | None, seen: Sequence[Gla
     return round(mean * len(source.rows)), f"{mean:.0f} a site as in the {len(counts)} looked at"
 
 
-def _describe_bytes(number: float) -> str:
+def _tell_bytes(number: float) -> str:
     for unit in ("bytes", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.3g} {unit}"

@@ -134,7 +134,7 @@ def _open_slurm(settings: ClusterSettings) -> Iterator[tuple[Any, Callable[[], N
         raise MachineError("cluster.where slurm: there is no sbatch here. Run it on a machine that can submit jobs.")
     jobs = settings.workers or 1
     with (
-        _silence_asyncio(),
+        _silence_libraries(),
         SLURMCluster(
             queue=settings.slurm_queue,
             account=settings.slurm_account,
@@ -175,15 +175,16 @@ def _define_job() -> Any:
 
 
 @contextmanager
-def _silence_asyncio() -> Iterator[None]:
-    """Keep its tracebacks of jobs that were refused from the user: `SlurmJobs` says it in a sentence."""
-    log = logging.getLogger("asyncio")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
+def _silence_libraries() -> Iterator[None]:
+    """Keep from the user what Dask does, and asyncio's tracebacks of refused jobs: `SlurmJobs` tells of them."""
+    levels = {name: logging.getLogger(name).level for name in ("asyncio", "distributed")}
     try:
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         yield
     finally:
-        log.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 class SlurmJobs:
@@ -235,7 +236,7 @@ class SlurmJobs:
         if self._looked_in_vain >= _LOOKS_IN_VAIN:
             raise MachineError(
                 f"cluster.where slurm: all jobs have ended without a worker: {', '.join(jobs[:5])}. Their logs say "
-                "why: {Path.cwd() / 'slurm-JOB.out'}. The nodes must reach this Python "
+                f"why: {Path.cwd() / 'slurm-JOB.out'}. The nodes must reach this Python "
                 f"({sys.executable}) and this machine."
             )
 

@@ -26,7 +26,7 @@ from cytoclr.data.profiles import is_image_table
 from cytoclr.data.readers.images import compile_template, find_files, find_repeats, find_templates
 from cytoclr.data.sources import RealScreenSettings, Source, open_screen
 from cytoclr.errors import CytoclrError, DataError, list_some
-from cytoclr.tables import PATH_PREFIX, PLANE_PREFIX, sort_naturally
+from cytoclr.tables import PATH_PREFIX, PLANE_PREFIX, is_control, sort_naturally
 
 __all__ = ["Guess", "Line", "find_dna_channel", "guess_settings", "measure_blobs", "write_config"]
 
@@ -148,7 +148,11 @@ def guess_settings(folder: Path, *, metadata: Path | None, mechanisms: Path | No
     reader = next(line.value for line in lines if line.key == "reader")
     if source is not None:
         lines += _guess_batches(source, lines)
-        lines += _guess_controls(source, metadata)
+        controls = _guess_controls(source, metadata)
+        lines += controls
+        if not is_control(source.rows).any() and not any(line.key == "controls" and line.value for line in controls):
+            todo = "name screen.controls, then plate-zscore"
+            lines.append(Line("profile", "normalise", "none", "no well is known to be untreated", todo))
         if source.is_ready_crops:
             lines += _guess_ready(source, reader)
         else:
@@ -407,6 +411,8 @@ def _guess_plate_map(metadata: Path) -> list[Line]:
         elif word in ("well", "compound", "concentration"):
             missing.append(word)
     todo = f"name the columns of {' and '.join(missing)}; there are {list_some(header, 12)}" if missing else ""
+    if missing == ["concentration"]:
+        todo += "; without it each compound counts as one treatment"
     if not missing and columns.get("concentration", "um").lower()[-2:] != "um":
         todo = f"is {columns['concentration']} in µM?"
     if columns:

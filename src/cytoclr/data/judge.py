@@ -23,12 +23,12 @@ SATURATED, CROSSING = 0.01, 0.25
 SAME_DIAMETER, SAME_PIXEL = (0.67, 1.5), (0.97, 1.03)
 #: A crop shows a cell if it is between so many nuclei wide.
 CROP_IN_NUCLEI = (1.5, 5.0)
+_DARK = "Was the light on, and the channel taken? Leave such plates or channels out."
 
 
-def judge_images(
-    settings: Settings, screen: RealScreenSettings, glances: Sequence[Glance], unit: str
-) -> Iterator[Finding]:
-    yield from _judge_errors(glances, unit)
+def judge_images(glances: Sequence[Glance], *, bit_depth: int | None, pixel_size_um: float | None) -> Iterator[Finding]:
+    """Judge pixels: unreadable, of several types, constant, saturated, copied, deeper or larger than was told."""
+    yield from _judge_errors(glances)
     seen = [glance for glance in glances if glance.planes]
     types = Counter(glance.dtype for glance in seen)
     if len(types) > 1:
@@ -41,24 +41,20 @@ def judge_images(
             len(seen) - max(types.values()),
             "Convert the images of one kind, or leave their plates out (screen.plates).",
         )
-    yield from _judge_planes(seen, unit, lambda plane: plane.is_constant, "IMG007", "are constant", _LIGHT)
+    yield from _judge_planes(seen, lambda plane: plane.is_constant, "IMG007", "are constant", _DARK)
     yield from _judge_planes(
         seen,
-        unit,
         lambda plane: plane.saturated > SATURATED and not plane.is_constant,
         "IMG008",
         f"have more than {SATURATED:.0%} of their pixels at the camera's largest value",
         "What is brighter cannot be told apart there. Leave such crops out: crop.drop: [saturated].",
     )
     yield from _judge_contents(seen)
-    yield from _judge_depth(seen, screen.bit_depth)
-    yield from _judge_pixel_size(seen, screen.pixel_size_um)
+    yield from _judge_depth(seen, bit_depth)
+    yield from _judge_pixel_size(seen, pixel_size_um)
 
 
-_LIGHT = "Was the light on, and the channel taken? Leave such plates or channels out."
-
-
-def _judge_errors(glances: Sequence[Glance], unit: str) -> Iterator[Finding]:
+def _judge_errors(glances: Sequence[Glance]) -> Iterator[Finding]:
     by_code: dict[str, list[tuple[str, CytoclrError]]] = {}
     for glance in glances:
         for error in glance.errors:
@@ -70,7 +66,7 @@ def _judge_errors(glances: Sequence[Glance], unit: str) -> Iterator[Finding]:
 
 
 def _judge_planes(
-    glances: Sequence[Glance], unit: str, is_wrong: Callable[[Plane], bool], code: str, what: str, fix: str
+    glances: Sequence[Glance], is_wrong: Callable[[Plane], bool], code: str, what: str, fix: str
 ) -> Iterator[Finding]:
     total = sum(len(glance.planes) for glance in glances)
     wrong = [
@@ -142,22 +138,16 @@ def _judge_pixel_size(glances: Sequence[Glance], told: float | None) -> Iterator
         )
 
 
-# What fields are like.
-
-
-def _choose_size(settings: Settings, source: Source, shapes: Sequence[tuple[int, int]]) -> int:
-    if settings.crop.size_px is not None:
-        return settings.crop.size_px
-    return shapes[0][0] if source.is_ready_crops and shapes else DEFAULT_SIZE_PX
-
-
-def judge_sizes(settings: Settings, shapes: Sequence[tuple[str, tuple[int, int]]], size_px: int) -> Iterator[Finding]:
+def judge_sizes(
+    shapes: Sequence[tuple[str, tuple[int, int]]], crop: CropSettings, *, size_px: int
+) -> Iterator[Finding]:
+    """Judge the sizes of fields, each with the name of its site: several of them, or smaller than a crop."""
     counts = Counter(shape for _, shape in shapes)
     if len(counts) > 1:
         first = {shape: f"{shape[0]} x {shape[1]} (rows, columns): {place}" for place, shape in reversed(shapes)}
         yield Finding(
             "IMG005",
-            "error" if settings.crop.illumination == "plate" else "warning",
+            "error" if crop.illumination == "plate" else "warning",
             f"fields are of {len(counts)} sizes. Expected one: of another camera, binning or magnification?",
             tuple(first[shape] for shape, _ in counts.most_common(NUM_EXAMPLES)),
             len(shapes) - max(counts.values()),
@@ -168,7 +158,7 @@ def judge_sizes(settings: Settings, shapes: Sequence[tuple[str, tuple[int, int]]
         smallest = min(min(shape) for _, shape in shapes)
         yield Finding(
             "IMG011",
-            "error" if len(small) == len(shapes) and settings.crop.border == "drop" else "warning",
+            "error" if len(small) == len(shapes) and crop.border == "drop" else "warning",
             f"{len(small):,} of {len(shapes):,} fields are smaller than a crop of {size_px} px: {smallest} px.",
             tuple(small[:NUM_EXAMPLES]),
             len(small),
@@ -179,6 +169,10 @@ def judge_sizes(settings: Settings, shapes: Sequence[tuple[str, tuple[int, int]]
 def judge_locations(
     rows: pd.DataFrame, locations: Locations, shapes: Mapping[str, tuple[int, int]], size_px: int, *, pads: bool
 ) -> Iterator[Finding]:
+    """Judge where cells are said to be: sites without any, centres outside their field, crops across its border.
+
+    `shapes` are the sizes (rows, columns) of the sites that were looked at; if they are all one, it is every site's.
+    """
     sites = list(rows[SITE].itertuples(index=False, name=None))
     numbers = np.array([len(locations.of(site).x) for site in sites])
     without = rows[numbers == 0]
@@ -199,11 +193,11 @@ def judge_locations(
         of_sites = dict.fromkeys(sites, one)
     else:
         of_sites = {site: shapes[name] for site in sites if (name := f"{site[0]} {site[1]} s{site[2]}") in shapes}
-    yield from _judge_centres(_Places.gather(locations, of_sites), size_px, pads=pads)
+    yield from _judge_centres(_Centres.gather(locations, of_sites), size_px, pads=pads)
 
 
 @dataclass(frozen=True)
-class _Places:
+class _Centres:
     """Centres of cells, each with the size of its field (px), and the sites' names where they begin."""
 
     x: Float[np.ndarray, " cell"]
@@ -214,7 +208,7 @@ class _Places:
     numbers: tuple[int, ...]
 
     @classmethod
-    def gather(cls, locations: Locations, shapes: Mapping[tuple[str, str, int], tuple[int, int]]) -> "_Places":
+    def gather(cls, locations: Locations, shapes: Mapping[tuple[str, str, int], tuple[int, int]]) -> "_Centres":
         """Put the centres of some sites together."""
         parts = [locations.of(site) for site in shapes]
         numbers = [len(part.x) for part in parts]
@@ -228,25 +222,30 @@ class _Places:
             tuple(numbers),
         )
 
-    def name(self, wrong: np.ndarray) -> tuple[str, ...]:
+    def name(self, wrong: Bool[np.ndarray, " cell"]) -> tuple[str, ...]:
         """Name the sites of the first cells that are wrong."""
         cells = np.flatnonzero(wrong)[:NUM_EXAMPLES]
         sites = np.searchsorted(np.cumsum(self.numbers), cells, side="right")
-        return tuple(f"{self.names[site]}: x {self.x[cell]:g}, y {self.y[cell]:g}" for site, cell in zip(sites, cells))
+        return tuple(
+            f"{self.names[site]}: x {self.x[cell]:g}, y {self.y[cell]:g}"
+            for site, cell in zip(sites, cells, strict=True)
+        )
 
 
-def _judge_centres(places: _Places, size_px: int, *, pads: bool) -> Iterator[Finding]:
+def _judge_centres(places: _Centres, size_px: int, *, pads: bool) -> Iterator[Finding]:
     x, y, rows, columns = places.x, places.y, places.rows, places.columns
     if not len(x):
         return
     outside = (x < -0.5) | (y < -0.5) | (x >= columns - 0.5) | (y >= rows - 0.5)
     exchanged = (y < -0.5) | (x < -0.5) | (y >= columns - 0.5) | (x >= rows - 0.5)
+    first = int(outside.argmax())
+    size = f"{rows[first]:g} x {columns[first]:g}"
     if outside.mean() > 0.01 and exchanged.mean() < outside.mean() / 10:
         yield Finding(
             "LOC005",
             "error",
-            f"{outside.sum():,} of {len(x):,} centres lie outside their field of {rows[0]:g} x {columns[0]:g} px (rows, "
-            f"columns); were x and y exchanged, {exchanged.sum():,} would. Expected x as the column.",
+            f"{outside.sum():,} of {len(x):,} centres lie outside their field ({size} px, rows x columns); were "
+            f"x and y exchanged, {exchanged.sum():,} would. Expected x as the column.",
             places.name(outside),
             int(outside.sum()),
             "Exchange the two columns of the locations.",
@@ -255,8 +254,8 @@ def _judge_centres(places: _Places, size_px: int, *, pads: bool) -> Iterator[Fin
         yield Finding(
             "LOC004",
             "error" if outside.mean() > 0.5 else "warning",
-            f"{outside.sum():,} of {len(x):,} centres lie outside their field of {rows[0]:g} x {columns[0]:g} px (rows, "
-            "columns); they have no crops.",
+            f"{outside.sum():,} of {len(x):,} centres lie outside their field ({size} px, rows x columns), and "
+            "have no crops.",
             places.name(outside),
             int(outside.sum()),
             "Are they in pixels, and of these images?",
@@ -277,15 +276,16 @@ def _judge_centres(places: _Places, size_px: int, *, pads: bool) -> Iterator[Fin
         )
 
 
-def judge_nuclei(settings: Settings, channel: str, glances: Sequence[Glance], size_px: int) -> Iterator[Finding]:
+def judge_nuclei(glances: Sequence[Glance], *, channel: str, diameter_px: float, size_px: int) -> Iterator[Finding]:
+    """Judge the nuclei that were looked for with a diameter: their number and width, and what of them a crop shows."""
     looked = [glance for glance in glances if glance.num_nuclei is not None]
     empty = [glance.place for glance in looked if glance.num_nuclei == 0]
-    told = settings.crop.nucleus_diameter_px
     if looked and len(empty) > len(looked) / 2:
         yield Finding(
             "LOC008",
             "error" if len(empty) == len(looked) else "warning",
-            f"in {len(empty):,} of {len(looked):,} fields no nucleus is found (channel {channel}, diameter {told:g} px).",
+            f"in {len(empty):,} of {len(looked):,} fields no nucleus is found (channel {channel}, "
+            f"diameter {diameter_px:g} px).",
             tuple(empty[:NUM_EXAMPLES]),
             len(empty),
             "Set crop.nuclei_channel and crop.nucleus_diameter_px, or name locations or masks.",
@@ -294,11 +294,11 @@ def judge_nuclei(settings: Settings, channel: str, glances: Sequence[Glance], si
     if not measured:
         return
     found = float(np.median(measured))
-    if not SAME_DIAMETER[0] <= found / told <= SAME_DIAMETER[1]:
+    if not SAME_DIAMETER[0] <= found / diameter_px <= SAME_DIAMETER[1]:
         yield Finding(
             "LOC009",
             "warning",
-            f"nuclei in channel {channel} are {found:.0f} px wide, crop.nucleus_diameter_px is {told:g}.",
+            f"nuclei in channel {channel} are {found:.0f} px wide, crop.nucleus_diameter_px is {diameter_px:g}.",
             count=len(measured),
             fix=f"Set crop.nucleus_diameter_px to {found:.0f}, if {channel} is the nuclei's channel.",
         )

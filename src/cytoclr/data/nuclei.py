@@ -21,6 +21,8 @@ _NOISE_LEVELS = 5.0
 _LEAST_CONTRAST = 0.03
 #: A nucleus ends where it has fallen to this part of its own brightness.
 _EDGE = 0.45
+#: Where objects cover no more than this, the rest is background, and nuclei stand as far above its spread, too.
+_LARGEST_COVER = 0.4
 #: Areas that a nucleus may have, as parts of a disc of the typical diameter.
 _AREAS = (0.2, 6.0)
 #: Objects less bright than this part of the field's typical one are haze.
@@ -148,7 +150,8 @@ def _find_objects(plane: UInt[np.ndarray, "row column"], diameter: float, factor
     labels = _split(mask, diameter)
     labels = np.where(light.signal >= _find_edges(labels, light.signal), labels, 0)
     found, brightness = _measure(labels, light.signal)
-    fits = (found.area >= _AREAS[0] * disc) & (found.area <= _AREAS[1] * disc) & (brightness >= light.least)
+    least = max(light.least, _find_least(light.signal, labels))
+    fits = (found.area >= _AREAS[0] * disc) & (found.area <= _AREAS[1] * disc) & (brightness >= least)
     if fits.any():
         fits &= brightness >= _DIMMEST * np.median(brightness[fits])
     return _Objects(found.x[fits], found.y[fits], found.area[fits], found.on_border[fits])
@@ -182,7 +185,9 @@ def _measure_noise(coarse: Float32[np.ndarray, "row column"]) -> float:
     if min(coarse.shape) < 2:
         return 0.0
     differences = np.abs(np.diff(coarse[::2], axis=1))
-    return float(np.median(differences)) * 1.4826 / np.sqrt(2)
+    # where the camera's steps are so coarse that most neighbours are equal, the mean, which edges raise
+    spread = float(np.median(differences)) * 1.4826 or float(differences.mean()) * np.sqrt(np.pi / 2)
+    return spread / np.sqrt(2)
 
 
 def _find_background(smooth: Float32[np.ndarray, "row column"], tile: int) -> Float32[np.ndarray, "row column"]:
@@ -271,6 +276,19 @@ def _find_edges(
     bright[0] = np.inf
     edges: np.ndarray = (_EDGE * bright).astype(np.float32)[labels]
     return edges
+
+
+def _find_least(signal: Float32[np.ndarray, "row column"], labels: Int[np.ndarray, "row column"]) -> float:
+    """Tell how bright an object must be to be none of the hills of an uneven background, which Otsu finds too.
+
+    Between crowded nuclei there is only their blur, which tells nothing of the background.
+    """
+    is_background = labels == 0
+    if is_background.mean() < 1 - _LARGEST_COVER:
+        return 0.0
+    background = signal[is_background]
+    middle = float(np.median(background))
+    return middle + _NOISE_LEVELS * 1.4826 * float(np.median(np.abs(background - middle)))
 
 
 def _measure(

@@ -124,9 +124,12 @@ def _draw_scale_bar(canvas: _Canvas, pixel_size_um: float) -> None:
     left = right - fitting[-1] / um_per_px
     canvas.pen.rectangle((left - 8, bottom - 30, right + 8, bottom + 8), fill=_PAPER)
     canvas.pen.rectangle((left, bottom - 4, right, bottom), fill=_INK)
-    # the letter of Greek, not the sign of units: Pillow's own font has only that
-    text = f"{fitting[-1]} \N{GREEK SMALL LETTER MU}m"
-    canvas.pen.text(((left + right) / 2, bottom - 7), text, fill=_INK, font=_font(15), anchor="ms")
+    middle, font = (left + right) / 2, _font(15)
+    canvas.pen.text((middle, bottom - 8), f"{fitting[-1]} um", fill=_INK, font=font, anchor="ms")
+    # Pillow's own font lacks the Greek letter: an u is given its tail
+    stem = middle - canvas.pen.textlength(f"{fitting[-1]} um", font=font) / 2
+    stem += canvas.pen.textlength(f"{fitting[-1]} ", font=font) + 1
+    canvas.pen.line((stem, bottom - 10, stem, bottom - 6), fill=_INK, width=1)
 
 
 def _add_caption(canvas: _Canvas, title: str, inside: Bool[np.ndarray, " cell"], size_px: int) -> Image.Image:

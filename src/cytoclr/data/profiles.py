@@ -139,7 +139,13 @@ def read_profiles(
     return pd.concat([ours, others, features], axis=1).reset_index(drop=True)
 
 
-def read_wells(path: Path, *, columns: Mapping[str, str] | None = None, controls: Collection[str] = ()) -> pd.DataFrame:
+def read_wells(
+    path: Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    controls: Collection[str] = (),
+    needs_doses: bool = True,
+) -> pd.DataFrame:
     """Read a plate map: the compound and the concentration of every well.
 
     Parameters
@@ -150,6 +156,8 @@ def read_wells(path: Path, *, columns: Mapping[str, str] | None = None, controls
         The map's own name of a field, as in `read_profiles`.
     controls
         Compounds of untreated wells.
+    needs_doses
+        Refuse a map without a column of the concentration; else all its wells have nought, and the log says so.
 
     Returns
     -------
@@ -169,11 +177,19 @@ def read_wells(path: Path, *, columns: Mapping[str, str] | None = None, controls
     """
     told = columns or {}
     frame = read_with_fields(path, WELL_FIELDS, told=told)
-    needed = ("plate", "well", "compound", "concentration")
+    needed = ("plate", "well", "compound", *(("concentration",) if needs_doses else ()))
     found = find_columns(frame, WELL_FIELDS, told=told, needed=needed, path=path)
     if frame.empty:
         raise DataError(f"{path}: the plate map has no rows. Expected one a well.")
     rows = read_columns(frame, found)
+    if "Metadata_Concentration" not in rows:
+        logger.warning(
+            "%s: no column of the concentration: each compound counts as one treatment. If there is one under another "
+            "name, tell it: %s.",
+            path,
+            how_to_tell("concentration"),
+        )
+        rows = rows.assign(Metadata_Concentration=0.0)
     names = {field.column: theirs for field, theirs in found.items()}
     wells = settle_wells(
         rows[[name for name in WELL_METADATA if name in rows]], controls=controls, names=names, source=str(path)

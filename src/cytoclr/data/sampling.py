@@ -57,7 +57,7 @@ def choose_sample(rows: pd.DataFrame, number: int) -> pd.DataFrame:
 
     Of each plate there is one at least; of more than four times as many plates as rows are wanted, some have none.
     """
-    plates = list(rows.groupby("Metadata_Plate", sort=True).indices.values())
+    plates = [np.asarray(places) for places in rows.groupby("Metadata_Plate", sort=True).indices.values()]
     number = min(len(rows), max(number, min(len(plates), 4 * number)))
     if len(plates) > number:
         plates = [plates[place] for place in np.linspace(0, len(plates) - 1, number).round().astype(int)]
@@ -125,7 +125,7 @@ def _describe_planes(
     for channel, plane in zip(channels, pixels, strict=True):
         low, high = int(plane.min()), int(plane.max())
         saturated = float((plane >= most).mean()) if high >= most else 0.0
-        digest = hashlib.blake2b(np.ascontiguousarray(plane), digest_size=16).digest()
+        digest = hashlib.blake2b(plane.tobytes(), digest_size=16).digest()
         planes[channel] = Plane(high, saturated, low == high, digest)
     return planes
 

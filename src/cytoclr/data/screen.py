@@ -396,11 +396,11 @@ def _read_map(path: Path, columns: Mapping[str, str], controls: Sequence[str]) -
     from cytoclr.data.profiles import read_wells  # it imports this module
 
     frame = read_with_fields(path, WELL_FIELDS, told=columns)
-    found = find_columns(frame, WELL_FIELDS, told=columns, needed=("well", "compound", "concentration"), path=path)
+    found = find_columns(frame, WELL_FIELDS, told=columns, needed=("well", "compound"), path=path)
     has_plates = WELL_FIELDS["plate"] in found
     # read_wells wants plates: where one layout holds for all, each well is a plate of its own.
     told = columns if has_plates else {**columns, "plate": found[WELL_FIELDS["well"]]}
-    wells = read_wells(path, columns=told, controls=controls)
+    wells = read_wells(path, columns=told, controls=controls, needs_doses=False)
     wells = wells.assign(Metadata_Well=_name_wells(wells["Metadata_Well"]))
     if not has_plates:
         wells = wells.assign(Metadata_Plate="all plates")
@@ -415,16 +415,10 @@ def _join_map(sites: pd.DataFrame, wells: pd.DataFrame, path: Path, source: str)
     imaged, mapped = (pd.MultiIndex.from_frame(table[key].drop_duplicates()) for table in (sites, wells))
     unknown = imaged[~imaged.isin(mapped)]
     if len(unknown):
-        both = {
-            name: (list(table["Metadata_Plate"].unique()))
-            for name, table in (("images", sites), ("map", wells))
-            if "Metadata_Plate" in key
-        }
-        plates = (
-            ""
-            if not both
-            else f" Plates of the images: {list_some(both['images'])}; of the map: {list_some(both['map'])}."
-        )
+        plates = ""
+        if "Metadata_Plate" in key:
+            ours, theirs = (list(table["Metadata_Plate"].unique()) for table in (sites, wells))
+            plates = f" Plates of the images: {list_some(ours)}; of the map: {list_some(theirs)}."
         raise DataError(
             f"{source}: {len(unknown):,} of {len(imaged):,} wells are not on the plate map {path}, first: "
             f"{' '.join(map(str, unknown[0]))}. Expected every well of the images, under the same names; a well in "
@@ -442,6 +436,6 @@ def _join_map(sites: pd.DataFrame, wells: pd.DataFrame, path: Path, source: str)
             path,
             " ".join(map(str, without[0])),
         )
-    about = [name for name in WELL_METADATA if name not in WELL]
+    about = {name for name in wells.columns if name not in WELL} | set(TREATMENT)
     rest = sites[[name for name in sites.columns if name not in about]]
     return rest.merge(wells, on=key, how="left", validate="m:1")

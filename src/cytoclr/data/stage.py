@@ -11,7 +11,7 @@ import pandas as pd
 
 from cytoclr.config import CropSettings
 from cytoclr.data.cluster import Cluster, Here
-from cytoclr.data.cut import CutRules
+from cytoclr.data.cut import LEFT_OUT_COLUMNS, CutRules
 from cytoclr.data.locations import Locations, read_locations, split_locations
 from cytoclr.data.masks import find_masks
 from cytoclr.data.plates import cut_plates
@@ -71,7 +71,8 @@ class CropPlan:
             cluster=cluster or Here(),
             progress=progress,
         )
-        left_out = pd.concat([self.source.left_out, left_out], ignore_index=True)
+        left_out = pd.concat([self.source.left_out, left_out], ignore_index=True).reindex(columns=LEFT_OUT_COLUMNS)
+        left_out = left_out.astype({"Metadata_Object": "Int64"})
         write_table(folder / "cells.parquet", cells)
         write_table(folder / "wells.parquet", count_cells(self.source.rows, cells, left_out))
         write_table(folder / "screen.parquet", self.source.rows)
