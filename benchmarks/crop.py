@@ -68,7 +68,9 @@ def make_screen(folder: Path, *, num_wells: int, sites: int, shape: tuple[int, i
         wells.append(("P1", well, "DMSO" if number % 8 == 0 else f"compound {number}", 0.0 if number % 8 == 0 else 1.0))
         for site in range(1, sites + 1):
             field, places = fields[(number * sites + site) % distinct]
-            field = np.roll(field, number * sites + site, axis=2)  # no two files are the same
+            shift = number * sites + site  # no two files are the same
+            field = np.roll(field, shift, axis=2)
+            places = np.column_stack([(places[:, 0] + shift) % shape[1], places[:, 1]])
             for channel, plane in zip(("w1", "w2", "w3"), field, strict=True):
                 tifffile.imwrite(images / f"{well}_s{site}_{channel}.tif", plane)
             centres += [("P1", well, site, cell + 1, *place) for cell, place in enumerate(places)]
@@ -214,7 +216,7 @@ def measure_fields(folder: Path, repeats: int) -> None:
 
 def say_shares(folder: Path, num_fields: int = 32) -> None:
     """Time each step on the same fields."""
-    from cytoclr.data.blocks import write_pieces
+    from cytoclr.data.blocks import write_part
     from cytoclr.data.cut import cut_crops, cut_site, read_site
     from cytoclr.data.illumination import correct_field
     from cytoclr.data.quality import measure_quality
@@ -239,7 +241,7 @@ def say_shares(folder: Path, num_fields: int = 32) -> None:
         times.append(time.perf_counter())
         piece = cut_site(row, centres, plan.rules)
         before = time.perf_counter()
-        write_pieces([piece], folder / "share" / "000000.json")
+        write_part([piece], folder / "share" / "0.safetensors")
         times.append(times[-1] + time.perf_counter() - before)
         for name, begin, end in zip(spent, times, times[1:], strict=False):
             spent[name] += end - begin

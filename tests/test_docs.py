@@ -1,5 +1,6 @@
 """What the documents say is so."""
 
+import os
 import re
 import subprocess
 import sys
@@ -37,3 +38,35 @@ def test_the_root_config_is_the_demo() -> None:
     from cytoclr.config import Settings, read_settings
 
     assert read_settings(ROOT / "config.yaml") == Settings()
+
+
+#: A block of a document: the comment before it, its language, its lines.
+BLOCK = re.compile(
+    r"(?:^<!-- (?P<note>[^\n]+?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/how-to/*.md")), ids=lambda path: path.name)
+def test_every_block_of_a_how_to_does_what_it_says(path: Path, tmp_path: Path) -> None:
+    """Run a page's blocks in their order, in a folder that has the repository's config.yaml.
+
+    Blocks of `bash` and `python` are run. `<!-- file: NAME -->` before a block: it is written to that file.
+    `<!-- not run: REASON -->`: it is left out. Blocks of `text` are what is printed.
+    """
+    (tmp_path / "config.yaml").write_bytes((ROOT / "config.yaml").read_bytes())
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for block in BLOCK.finditer(path.read_text(encoding="utf-8")):
+        note, language, text = block["note"] or "", block["language"], block["text"]
+        kind, _, what = note.partition(": ")
+        if kind == "file":
+            (tmp_path / what).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / what).write_text(text, encoding="utf-8")
+        elif language != "text" and not (kind == "not run" and what):
+            assert language in PROGRAMS, f"a block of {language or 'no language'}: say why it is not run\n{text}"
+            call = [*PROGRAMS[language], text]
+            done = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+
+
+PROGRAMS = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}

@@ -31,7 +31,7 @@ PACKAGES = (
 EXTRAS = {"h5ad": "profiles as .h5ad (anndata)", "slurm": "crops cut by SLURM jobs (cluster.where: slurm)"}
 #: Releases that steal credentials when they are imported (GHSA-w37p-236h-pfx3, published 2026-04-30).
 _MALICIOUS = {(name, version) for name in ("lightning", "pytorch-lightning") for version in ("2.6.2", "2.6.3")}
-_CGROUPS = Path("/sys/fs/cgroup")
+_CGROUPS, _OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 #: Seconds that SLURM may take to answer.
 _PATIENCE_S = 10
 
@@ -143,7 +143,7 @@ def _find_memory_limit() -> float | None:
 def _list_limits() -> list[Path]:
     places = [_CGROUPS / "memory.max", _CGROUPS / "memory" / "memory.limit_in_bytes"]
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = _OWN_CGROUP.read_text().splitlines()
     except OSError:
         return places
     for line in lines:

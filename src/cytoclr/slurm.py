@@ -14,7 +14,7 @@ from cytoclr.storage import write_text
 
 __all__ = ["write_scripts"]
 
-#: SLURM tells a job that its time is nearly over so long before; an epoch should fit in.
+#: So long before its time is over a job is told: SLURM may be a minute late, and checkpoints take a while to write.
 _NOTICE_S = 300
 #: So often a job that ran out of time is put back into the queue; then something else is wrong.
 _MOST_RESTARTS = 50

@@ -32,7 +32,7 @@ def check(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Find problems of tables, images, locations and channels before anything is cut; exit code 3 if there are errors."""
+    """Find problems of tables, images, locations and channels first; exit code 3 if there are errors."""
     console = start_log(debug)
     done: list[Checked] = []
 

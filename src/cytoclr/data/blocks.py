@@ -1,11 +1,10 @@
 """Blocks: a few sites of a plate (or ready crops), the unit of work and of going on after a stop.
 
-A block's crops, cells and counts are written beside the plate's file; its note, written last, says it is finished. The
-plate's file is put together from its blocks, whoever cut them, in their order: so it is the same to the bit wherever
-they were cut.
+A block's crops, cells and counts are one file beside the plate's, which appears when it is whole. The plate's file is
+put together from its blocks, whoever cut them, in their order: so it is the same to the bit wherever they were cut.
 """
 
-import itertools
+import io
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import safetensors
+import safetensors.numpy
 from jaxtyping import Bool, Float, Integer
 
 from cytoclr.config import Flag
@@ -23,10 +24,10 @@ from cytoclr.data.locations import Centres
 from cytoclr.data.quality import flag_crops
 from cytoclr.data.ranges import add_counts
 from cytoclr.errors import DataError
-from cytoclr.storage import open_atomic, read_json, read_table, write_json, write_table
+from cytoclr.storage import open_atomic, read_json, write_json, write_table
 from cytoclr.tables import CELLS, SITE
 
-__all__ = ["Block", "Cut", "PlateFiles", "assemble_plate", "cut_block", "cut_sites", "split_blocks", "write_pieces"]
+__all__ = ["Block", "Cut", "PlateFiles", "assemble_plate", "cut_block", "cut_sites", "split_blocks", "write_part"]
 
 #: Sites of a block: about a second of work, which is what a stop can cost.
 BLOCK_SITES = 8
@@ -63,8 +64,8 @@ class PlateFiles:
         return self.note.with_suffix(".survey.json")
 
     def part(self, number: int) -> Path:
-        """The note of a block; its files lie beside it."""
-        return self.note.with_suffix("") / f"{number:06d}.json"
+        """The file of a block."""
+        return self.note.with_suffix("") / f"{number:06d}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ def split_blocks(rows: pd.DataFrame, size: int) -> Iterator[tuple[int, pd.DataFr
 
 def cut_block(block: Block, files: PlateFiles, rules: CutRules, overlays: Path, cut: Cut) -> int:
     """Cut a block and write what became of it, unless that is done; return the number of its rows."""
-    note = files.part(block.number)
-    if note.is_file():
+    part = files.part(block.number)
+    if part.is_file():
         return len(block.rows)
     ranges = np.asarray(read_json(files.survey)["ranges"], dtype=np.float64) if files.survey.is_file() else None
     pieces = cut(block, rules, ranges)
@@ -100,7 +101,7 @@ def cut_block(block: Block, files: PlateFiles, rules: CutRules, overlays: Path, 
             name = shard_name(piece.source.replace(" ", "_"))
             with open_atomic((overlays / name).with_suffix(".png")) as file:
                 file.write(piece.overlay)
-    write_pieces(pieces, note)
+    write_part(pieces, part)
     return len(block.rows)
 
 
@@ -112,20 +113,53 @@ def cut_sites(block: Block, rules: CutRules, ranges: Float[np.ndarray, "2 channe
     ]
 
 
-def write_pieces(pieces: Sequence[Piece], note: Path) -> None:
-    """Write pieces as one part of a plate, its note last."""
-    crops = _stack(pieces)
+@dataclass(frozen=True)
+class _Part:
+    """A block as it lies on the disk; crops are read when they are asked for."""
+
+    path: Path
+    source: str
+    cells: pd.DataFrame
+    left_out: pd.DataFrame
+    counts: Integer[np.ndarray, "channel value"]
+    ranges: Float[np.ndarray, "cell 2 channel"] | None
+
+    def read_crops(self) -> np.ndarray:
+        """Read ``[cell, channel, height, width]``."""
+        with safetensors.safe_open(self.path, framework="numpy") as file:
+            crops: np.ndarray = file.get_tensor("crops")
+            return crops
+
+
+def write_part(pieces: Sequence[Piece], path: Path) -> None:
+    """Write pieces as one part of a plate."""
     counts = pieces[0].counts
     for piece in pieces[1:]:
         counts = add_counts(counts, piece.counts)
-    _write_array(note.with_suffix(".npy"), crops)
-    _write_array(note.with_suffix(".counts.npy"), counts)
-    if pieces[0].ranges is not None:
-        ranges = [piece.ranges for piece in pieces if piece.ranges is not None]
-        _write_array(note.with_suffix(".ranges.npy"), np.concatenate(ranges))
-    write_table(note.with_suffix(".parquet"), pd.concat([piece.cells for piece in pieces], ignore_index=True))
-    left_out = pd.concat([piece.left_out for piece in pieces], ignore_index=True)
-    write_json(note, {"source": pieces[0].source, "left_out": left_out.to_dict("list")})
+    arrays = {"crops": _stack(pieces), "counts": counts}
+    ranges = [piece.ranges for piece in pieces if piece.ranges is not None]
+    if ranges:
+        arrays["ranges"] = np.concatenate(ranges)
+    for name, tables in {"cells": [p.cells for p in pieces], "left_out": [p.left_out for p in pieces]}.items():
+        buffer = io.BytesIO()
+        pd.concat(tables, ignore_index=True).to_parquet(buffer, index=False)
+        arrays[name] = np.frombuffer(buffer.getvalue(), dtype=np.uint8)
+    with open_atomic(path) as file:
+        file.write(safetensors.numpy.save(arrays, metadata={"source": pieces[0].source}))
+
+
+def _read_part(path: Path) -> _Part:
+    with safetensors.safe_open(path, framework="numpy") as file:
+        names = set(file.keys())
+        tables = {name: pd.read_parquet(io.BytesIO(file.get_tensor(name))) for name in ("cells", "left_out")}
+        return _Part(
+            path,
+            file.metadata()["source"],
+            tables["cells"],
+            tables["left_out"],
+            file.get_tensor("counts"),
+            file.get_tensor("ranges") if "ranges" in names else None,
+        )
 
 
 def _stack(pieces: Sequence[Piece]) -> np.ndarray:
@@ -144,11 +178,6 @@ def _check_alike(crops: np.ndarray, first: np.ndarray, source: str, first_source
         )
 
 
-def _write_array(path: Path, array: np.ndarray) -> None:
-    with open_atomic(path) as file:
-        np.save(file, array, allow_pickle=False)
-
-
 def assemble_plate(files: PlateFiles, num_blocks: int, rules: CutRules, drop: Sequence[Flag]) -> None:
     """Put a plate's blocks together: its crops in one file, its cells in one table; then delete the blocks.
 
@@ -159,18 +188,17 @@ def assemble_plate(files: PlateFiles, num_blocks: int, rules: CutRules, drop: Se
     DataError
         Blocks differ in type.
     """
-    parts = [files.part(number) for number in range(num_blocks)]
-    notes = [read_json(part) for part in parts]
-    cells = pd.concat([read_table(part.with_suffix(".parquet")) for part in parts], ignore_index=True)
-    left_out = pd.concat([pd.DataFrame(note["left_out"], columns=LEFT_OUT_COLUMNS) for note in notes])
+    parts = [_read_part(files.part(number)) for number in range(num_blocks)]
+    cells = pd.concat([part.cells for part in parts], ignore_index=True)
+    left_out = pd.concat([part.left_out for part in parts], ignore_index=True)
     cells = cells.assign(**{_FLAGS: _flag(cells)})
     dropped = _is_dropped(cells[_FLAGS], drop)
     because = "flagged " + cells.loc[dropped, _FLAGS]
     left_out = pd.concat([left_out, cells[dropped].assign(reason=because)[LEFT_OUT_COLUMNS]], ignore_index=True)
-    dtype = _copy_crops(files, parts, notes, ~dropped)
+    dtype = _copy_crops(files, parts, ~dropped)
     cells = cells[~dropped].reset_index(drop=True)
     cells = cells.assign(Metadata_CellID=name_cells(cells))
-    low, high = _find_ranges(files, parts, rules, dtype)
+    low, high = _find_ranges(parts, rules, dtype)
     write_table(files.note.with_suffix(".parquet"), cells[_CELL_COLUMNS])
     write_table(files.note.with_suffix(".left_out.parquet"), left_out)
     shard = Shard(file=files.crops.name, plate=files.plate, num_cells=len(cells), low=low, high=high)
@@ -191,29 +219,26 @@ def _is_dropped(flags: pd.Series, drop: Sequence[Flag]) -> Bool[np.ndarray, " ce
     return np.array([bool(unwanted & set(flag.split("+"))) for flag in flags], dtype=bool)
 
 
-def _copy_crops(
-    files: PlateFiles, parts: Sequence[Path], notes: Sequence[Mapping[str, Any]], kept: Bool[np.ndarray, " cell"]
-) -> np.dtype:
+def _copy_crops(files: PlateFiles, parts: Sequence[_Part], kept: Bool[np.ndarray, " cell"]) -> np.dtype:
     """Copy the kept crops of all blocks into the plate's file, one block at a time."""
-    arrays: list[np.ndarray] = [
-        np.load(part.with_suffix(".npy"), mmap_mode="r", allow_pickle=False) for part in parts
-    ]
-    first = arrays[0]
-    starts = np.cumsum([0, *map(len, arrays)])
-    of_parts = [kept[start:end] for start, end in itertools.pairwise(starts)]
+    ends = np.cumsum([len(part.cells) for part in parts])
+    first = parts[0].read_crops()
     with open_shard(files.crops, first.shape[1], first.shape[2], first.dtype) as shard:
-        for array, note, wanted in zip(arrays, notes, of_parts, strict=True):
-            _check_alike(array, first, note["source"], notes[0]["source"])
-            shard.append(array if wanted.all() else array[wanted])
-    own_ranges = [part.with_suffix(".ranges.npy") for part in parts]
-    if own_ranges[0].is_file():
-        together = np.concatenate([np.load(path, allow_pickle=False) for path in own_ranges])
-        _write_array(files.ranges, together[kept])
-    return first.dtype
+        for part, end in zip(parts, ends, strict=True):
+            crops = part.read_crops()
+            _check_alike(crops, first, part.source, parts[0].source)
+            wanted = kept[end - len(crops) : end]
+            shard.append(crops if wanted.all() else crops[wanted])
+    ranges = [part.ranges for part in parts if part.ranges is not None]
+    if ranges:
+        with open_atomic(files.ranges) as file:
+            np.save(file, np.concatenate(ranges)[kept], allow_pickle=False)
+    dtype: np.dtype = first.dtype
+    return dtype
 
 
 def _find_ranges(
-    files: PlateFiles, parts: Sequence[Path], rules: CutRules, dtype: np.dtype
+    parts: Sequence[_Part], rules: CutRules, dtype: np.dtype
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Find what becomes 0 and 1 of the numbers as they are stored."""
     num_channels = len(rules.channels)
@@ -221,12 +246,9 @@ def _find_ranges(
         return (0.0,) * num_channels, (255.0,) * num_channels
     largest = 2**rules.bit_depth - 1 if rules.bit_depth else int(np.iinfo(dtype).max)
     fixed = rules.intensity.find_fixed(rules.channels, largest)
-    return rules.intensity.find_ranges(sum_counts(parts)) if fixed is None else fixed
-
-
-def sum_counts(parts: Sequence[Path]) -> Integer[np.ndarray, "channel value"]:
-    """Add up the pixels that all blocks of a plate counted."""
-    together: np.ndarray = np.load(parts[0].with_suffix(".counts.npy"), allow_pickle=False)
+    if fixed is not None:
+        return fixed
+    counts = parts[0].counts
     for part in parts[1:]:
-        together = add_counts(together, np.load(part.with_suffix(".counts.npy"), allow_pickle=False))
-    return together
+        counts = add_counts(counts, part.counts)
+    return rules.intensity.find_ranges(counts)

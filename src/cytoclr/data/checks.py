@@ -492,7 +492,7 @@ def _count_cells(source: Source, locations: Locations | None, seen: Sequence[Gla
     return round(mean * len(source.rows)), f"{mean:.0f} a site as in the {len(counts)} looked at"
 
 
-def _tell_bytes(number: float) -> str:
+def _tell_bytes(number: int | float) -> str:
     for unit in ("bytes", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.3g} {unit}"

@@ -21,7 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 from cytoclr.config import ClusterSettings
 from cytoclr.errors import CytoclrError, MachineError, SettingsError
 
-__all__ = ["Cluster", "Here", "Task", "open_cluster"]
+__all__ = ["Cluster", "Here", "SlurmJobs", "Task", "open_cluster"]
 
 logger = logging.getLogger(__name__)
 

@@ -184,9 +184,8 @@ def cut_site(
     fill = np.rint(find_percentiles(counts, (1.0, 1.0))[0]).astype(field.dtype) if rules.border == "pad" else None
     crops, kept, whole = cut_crops(field, x, y, size_px=rules.size_px, fill=fill)
     reasons = np.where(_is_outside(x, y, field.shape), "centre outside the field", "crop crosses the border")
-    table = pd.DataFrame({"Metadata_Object": objects, "x": x, "y": y, "padded": ~whole, "reason": reasons})
-    for name in [*WELL_METADATA, "Metadata_Site"]:
-        table[name] = [row[name]] * len(table)
+    about = {name: row[name] for name in [*WELL_METADATA, "Metadata_Site"]}
+    table = pd.DataFrame({**about, "Metadata_Object": objects, "x": x, "y": y, "padded": ~whole, "reason": reasons})
     # measured on the camera's own numbers: corrected, a saturated pixel is no longer the largest
     originals = crops if field is raw else cut_crops(raw, x, y, size_px=rules.size_px, fill=fill)[0]
     largest = 2**rules.bit_depth - 1 if rules.bit_depth else int(np.iinfo(raw.dtype).max)

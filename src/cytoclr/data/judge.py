@@ -38,7 +38,7 @@ def judge_images(glances: Sequence[Glance], *, bit_depth: int | None, pixel_size
             "error",
             f"plates differ in type: {', '.join(sorted(types))}. Expected 8 or 16 bit in all of them.",
             tuple(sorted(first.values())),
-            len(seen) - max(types.values()),
+            len(types),
             "Convert the images of one kind, or leave their plates out (screen.plates).",
         )
     yield from _judge_planes(seen, lambda plane: plane.is_constant, "IMG007", "are constant", _DARK)
@@ -150,7 +150,7 @@ def judge_sizes(
             "error" if crop.illumination == "plate" else "warning",
             f"fields are of {len(counts)} sizes. Expected one: of another camera, binning or magnification?",
             tuple(first[shape] for shape, _ in counts.most_common(NUM_EXAMPLES)),
-            len(shapes) - max(counts.values()),
+            len(counts),
             "Leave the plates of one kind out (screen.plates), unless their pixels are of one size in µm.",
         )
     small = [place for place, shape in shapes if min(shape) < size_px]

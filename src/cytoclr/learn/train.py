@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -285,6 +286,8 @@ def _fit(module: "SimClrModule", keeper: "Keeper", plan: Plan, checkpoint: Path 
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
+        # one machine, processes of our own: also as a job of SLURM, whose tasks Lightning would wait for
+        plugins=[LightningEnvironment()],
     )
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
@@ -294,6 +297,11 @@ def _fit(module: "SimClrModule", keeper: "Keeper", plan: Plan, checkpoint: Path 
         # Lightning turns KeyboardInterrupt into SystemExit, and ignores Ctrl-C from then on
         if isinstance(stop.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
+        raise
+    except BaseException:
+        # Lightning ends the other processes on Ctrl-C only; what they write is atomic
+        if trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)
         raise
     finally:
         if in_main_thread:
