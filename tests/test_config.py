@@ -57,9 +57,9 @@ def test_a_wrong_change_is_not_blamed_on_the_file(tmp_path: Path) -> None:
         ("train:\n  preload: 1\n", r":2: train.preload: .*boolean; found 1"),
         (
             "screen:\n  reader: nope\n",
-            r":1: screen.reader: expected one of virtual, bbbc021, single-cell; found 'nope'",
+            r":1: screen.reader: expected one of virtual, bbbc021, images, .*; found 'nope'",
         ),
-        ("screen: {images: i}", r":1: screen.reader: expected one of virtual, bbbc021, single-cell; found 'nothing'"),
+        ("screen: {images: i}", r":1: screen.reader: expected one of virtual, bbbc021, images, .*; found 'nothing'"),
         ("3", r"config.yaml.*: settings: input should be an object"),
         (BBBC021 + "batch_pattern: '^(['}", r":1: screen.batch_pattern: not a regular expression"),
         (BBBC021 + "batch_pattern: Week}", r"screen.batch_pattern: expected a group, as in '\^\(\.\*\)\$'"),

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from cytoclr.errors import DataError
-from cytoclr.tables import CELLS, MECHANISM, MECHANISMS, check_table, feature_columns, treatment_names
+from cytoclr.tables import LOCATED_CELLS, MECHANISM, MECHANISMS, check_table, feature_columns, treatment_names
 
 
 def mechanisms(**changes: list) -> pd.DataFrame:
@@ -65,11 +65,11 @@ def test_centres_of_ready_crops_may_be_empty_but_not_infinite() -> None:
         "x": np.nan,
         "y": np.nan,
     }
-    assert check_table(pd.DataFrame([row]), CELLS, "cells")["x"].isna().all()
+    assert check_table(pd.DataFrame([row]), LOCATED_CELLS, "cells")["x"].isna().all()
     with pytest.raises(DataError, match="x is of another kind"):
-        check_table(pd.DataFrame([row | {"x": np.inf}]), CELLS, "cells")
+        check_table(pd.DataFrame([row | {"x": np.inf}]), LOCATED_CELLS, "cells")
     with pytest.raises(DataError, match="expected one of negcon, poscon, trt"):
-        check_table(pd.DataFrame([row | {"Metadata_control_type": "DMSO"}]), CELLS, "cells")
+        check_table(pd.DataFrame([row | {"Metadata_control_type": "DMSO"}]), LOCATED_CELLS, "cells")
 
 
 def test_features_are_the_numbers_that_are_not_metadata() -> None:

@@ -13,8 +13,8 @@ from conftest import MakeScreen
 from cytoclr.config import EmbedSettings, TrainSettings
 from cytoclr.data.crops import CropStore
 from cytoclr.errors import DamagedError, DataError, SettingsError
-from cytoclr.learn import Encoder, build_untrained_encoder, embed, load_encoder
-from cytoclr.learn.model import describe_model, read_checkpoint, save_model
+from cytoclr.learn import Encoder, build_untrained_encoder, embed, load_encoder, train
+from cytoclr.learn.model import check_fine_tuning, describe_model, read_checkpoint, save_model
 from cytoclr.tables import EMBEDDINGS, check_table
 
 SETTINGS = TrainSettings(view_size_px=24)
@@ -121,3 +121,39 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(DamagedError, match="not a checkpoint of cytoclr, or damaged"):
         read_checkpoint(path)
+
+
+def rename_channels(crops: CropStore, names: list[str], **about: object) -> CropStore:
+    """Make the same crops look as if they came from another screen."""
+    manifest = crops.folder / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "channels": names, **about}))
+    return CropStore(crops.folder)
+
+
+def test_a_model_is_gone_on_with_only_on_its_own_channels(
+    make_screen: MakeScreen, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    crops, cells = make_screen()
+    folder = tmp_path / "model"
+    save_untrained(folder, rename_channels(crops, ["DNA", "Tubulin"], stains={"DNA": "DAPI"}))
+    settings = SETTINGS.model_copy(update={"fine_tune_from": folder})
+    for names in (["DAPI", "Tubulin"], ["Tubulin", "DNA"]):
+        others = rename_channels(crops, names)
+        with pytest.raises(DataError, match=f"channels DNA, Tubulin; the crops have {', '.join(names)}") as caught:
+            train(others, cells, settings, folder=tmp_path / "tuned", device="cpu")
+        assert caught.value.code == "CHAN001"
+    others = rename_channels(crops, ["nuclei", "Tubulin"], stains={"nuclei": "Hoechst"})
+    renamed = settings.model_copy(update={"fine_tune_channels": {"DNA": "nuclei"}})
+    check_fine_tuning(renamed, others)
+    assert "trained on nuclei stained by DAPI, in the crops it is Hoechst" in caplog.text
+    wrong = settings.model_copy(update={"fine_tune_channels": {"Actin": "nuclei"}})
+    with pytest.raises(SettingsError, match=r"fine_tune_channels names Actin; the model .* has DNA, Tubulin"):
+        check_fine_tuning(wrong, others)
+
+
+def test_stains_and_depth_go_into_the_model(make_screen: MakeScreen, tmp_path: Path) -> None:
+    crops, _ = make_screen()
+    save_untrained(tmp_path, rename_channels(crops, ["DNA", "Actin"], stains={"Actin": "phalloidin"}, bit_depth=12))
+    about = json.loads((tmp_path / "model.json").read_text())
+    assert (about["stains"], about["bit_depth"]) == ({"Actin": "phalloidin"}, 12)
+    assert "DNA, Actin (phalloidin)" in (tmp_path / "MODEL_CARD.md").read_text()
