@@ -32,7 +32,8 @@ from cytoclr.config import CropSettings, check_settings
 from cytoclr.storage import hash_file
 
 CHANNELS = ("DNA", "Tubulin", "Actin")
-CELLS_PER_FIELD = 60
+#: As many as BBBC021's untreated fields have, and crops of the 2020 project's size.
+CELLS, SIZE_PX = 150, 96
 
 
 def main() -> None:
@@ -57,17 +58,17 @@ def main() -> None:
 # Making fields.
 
 
-def make_screen(folder: Path, *, num_wells: int, sites: int, shape: tuple[int, int], distinct: int = 24) -> int:
+def make_screen(folder: Path, *, num_wells: int, sites: int, shape: tuple[int, int], cells: int) -> int:
     """Write the TIFF fields of a plate, their plate map and the centres of their cells; return their number."""
     rng = np.random.default_rng(0)
-    fields = [paint_field(rng, shape) for _ in range(distinct)]
+    fields = [paint_field(rng, shape, cells) for _ in range(24)]
     images, centres, wells = folder / "images" / "P1", [], []
     images.mkdir(parents=True)
     for number in range(num_wells):
         well = f"{chr(65 + number // 24)}{number % 24 + 1:02d}"
         wells.append(("P1", well, "DMSO" if number % 8 == 0 else f"compound {number}", 0.0 if number % 8 == 0 else 1.0))
         for site in range(1, sites + 1):
-            field, places = fields[(number * sites + site) % distinct]
+            field, places = fields[(number * sites + site) % len(fields)]
             shift = number * sites + site  # no two files are the same
             field = np.roll(field, shift, axis=2)
             places = np.column_stack([(places[:, 0] + shift) % shape[1], places[:, 1]])
@@ -81,11 +82,11 @@ def make_screen(folder: Path, *, num_wells: int, sites: int, shape: tuple[int, i
     return num_wells * sites
 
 
-def paint_field(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def paint_field(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> tuple[np.ndarray, np.ndarray]:
     """Paint round cells on a noisy background: 12 of 16 bits."""
     rows, columns = shape
     field = rng.normal(200, 12, (3, rows, columns))
-    places = rng.uniform([0, 0], [columns, rows], (CELLS_PER_FIELD, 2))
+    places = rng.uniform([0, 0], [columns, rows], (cells, 2))
     disc = np.hypot(*np.mgrid[-20:21, -20:21])
     for x, y in places.astype(int):
         top, left = max(y - 20, 0), max(x - 20, 0)
@@ -109,7 +110,12 @@ def settings_of(folder: Path, case: dict) -> object:
             "channels": dict(zip(CHANNELS, ("w1", "w2", "w3"), strict=True)),
             "metadata": str(folder / "map.csv"),
         },
-        "crop": {"locations": str(folder / "centres.parquet"), "overlays": 0, **case.get("crop", {})},
+        "crop": {
+            "locations": str(folder / "centres.parquet"),
+            "overlays": 0,
+            "size_px": SIZE_PX,
+            **case.get("crop", {}),
+        },
         "cluster": case.get("cluster", {}),
     }
     return check_settings(values, source="benchmark", folder=folder)
@@ -151,7 +157,7 @@ def kill_a_worker() -> None:
             return
 
 
-def crop_to_png(folder: Path, out: Path, num_fields: int, size_px: int = 64) -> tuple[float, int]:
+def crop_to_png(folder: Path, out: Path, num_fields: int, size_px: int = SIZE_PX) -> tuple[float, int]:
     """Cut cells one at a time, each to its own range and file."""
     out.mkdir()
     centres = pd.read_parquet(folder / "centres.parquet")
@@ -187,7 +193,7 @@ def measure(folder: Path, case: dict) -> dict:
 
 def measure_fields(folder: Path, repeats: int) -> None:
     """Big fields: one process, two, and the PNG way."""
-    num_fields = make_screen(folder, num_wells=40, sites=4, shape=(1024, 1280))
+    num_fields = make_screen(folder, num_wells=40, sites=4, shape=(1024, 1280), cells=CELLS)
     two = {"where": "processes", "workers": 2, "memory_gb": 3.0}
     cases = {
         "cytoclr, one process": {"way": "cytoclr"},
@@ -200,7 +206,7 @@ def measure_fields(folder: Path, repeats: int) -> None:
     for _ in range(repeats):
         for name, case in cases.items():
             found[name].append(measure(folder, case))
-    say(f"{num_fields} fields of 1280x1024x3, 16 bit, {CELLS_PER_FIELD} cells each; medians of {repeats}")
+    say(f"{num_fields} fields of 1280x1024x3, 16 bit, {CELLS} cells each, crops of {SIZE_PX} px; medians of {repeats}")
     rates = {}
     for name, runs in found.items():
         seconds = statistics.median(run["seconds"] for run in runs)
@@ -223,7 +229,7 @@ def say_shares(folder: Path, num_fields: int = 32) -> None:
     from cytoclr.data.stage import plan_crops
 
     settings = settings_of(folder, {})
-    plan = plan_crops(settings.screen, CropSettings(), locations=folder / "centres.parquet")
+    plan = plan_crops(settings.screen, CropSettings(size_px=SIZE_PX), locations=folder / "centres.parquet")
     rows = [{str(name): value for name, value in row.items()} for row in plan.screen.to_dict("records")][:num_fields]
     spent = dict.fromkeys(("decode", "correct", "cut", "quality", "write"), 0.0)
     light = np.full((3, 1024, 1280), 1.1, dtype=np.float32)
@@ -235,7 +241,7 @@ def say_shares(folder: Path, num_fields: int = 32) -> None:
         times.append(time.perf_counter())
         correct_field(field, light)
         times.append(time.perf_counter())
-        crops, _, _ = cut_crops(field, centres[0], centres[1], size_px=64)
+        crops, _, _ = cut_crops(field, centres[0], centres[1], size_px=SIZE_PX)
         times.append(time.perf_counter())
         measure_quality(crops, channel=0, largest=65535)
         times.append(time.perf_counter())
@@ -252,24 +258,26 @@ def say_shares(folder: Path, num_fields: int = 32) -> None:
 
 def measure_plate(folder: Path, asked: argparse.Namespace) -> None:
     """A whole plate: one process against two, interleaved; and with a worker killed midway."""
-    num_fields = make_screen(folder, num_wells=asked.wells, sites=9, shape=(512, 512))
+    num_fields = make_screen(folder, num_wells=asked.wells, sites=9, shape=(512, 512), cells=40)
     two = {"where": "processes", "workers": 2, "memory_gb": 3.0}
-    cases = {"here": {"way": "cytoclr", "hash": True}, "two": {"way": "cytoclr", "cluster": two, "hash": True}}
+    crop = {"size_px": 64}
+    cases = {
+        "here": {"way": "cytoclr", "hash": True, "crop": crop},
+        "two": {"way": "cytoclr", "cluster": two, "hash": True, "crop": crop},
+    }
     measure(folder, cases["here"])  # warms the files
     found: dict[str, list[dict]] = {name: [] for name in cases}
     for _ in range(asked.repeats):
         for name, case in cases.items():
             found[name].append(measure(folder, case))
     here, both = (statistics.median(run["seconds"] for run in found[name]) for name in ("here", "two"))
-    say(
-        f"{num_fields:,} fields of 512x512x3: one process {here:.1f} s, two {both:.1f} s, {both / (here / 2):.2f} x half"
-    )
+    say(f"{num_fields:,} fields of 512x512x3: one process {here:.1f} s, two {both:.1f} s, {2 * both / here:.2f} x half")
     killed = measure(folder, {**cases["two"], "kill": True})
     same = all(run["hashes"] == found["here"][0]["hashes"] for runs in found.values() for run in runs)
+    expected = found["here"][0]["hashes"]
+    same = all(run["hashes"] == expected for runs in found.values() for run in runs)
     say(f"all results the same to the bit: {same}")
-    say(
-        f"a worker killed midway: {killed['seconds']:.1f} s, result the same: {killed['hashes'] == found['here'][0]['hashes']}"
-    )
+    say(f"a worker killed midway: {killed['seconds']:.1f} s, the same result: {killed['hashes'] == expected}")
 
 
 def say(text: str) -> None:

@@ -392,6 +392,12 @@ def test_one_refusal_does_not_hide_the_others(screen: Path) -> None:
     ]
 
 
+def test_what_readers_say_without_a_code_is_still_logged(screen: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (screen / "moa.csv").write_text("compound,moa\ntaxol,microtubules\nALLN,proteasome\n")
+    assert [finding.code for finding in check(screen).findings] == ["DISK001"]
+    assert "moa.csv: no column of the concentration" in caplog.text
+
+
 def test_errors_come_first_and_carry_the_refusal(screen: Path) -> None:
     spoil_an_image(screen)
     change_locations(lambda table: table[table["Metadata_Well"] != "B02"])(screen)
@@ -489,7 +495,7 @@ def test_clean_ready_crops_have_no_finding_but_what_they_will_take(screen: Path)
             "error",
             "Expected 2 square channels",
         ),
-        (lambda path: path.unlink(), {}, "IMG001", "error", "lack"),
+        (lambda path: path.unlink(), {}, "IMG001", "error", "1 of 30 crops have no image file"),
         (lambda path: None, {"crop.size_px": 40}, "CROP002", "error", "Expected at least 40"),
         (
             lambda path: path.write_bytes(imagecodecs.png_encode(np.zeros((32, 64), np.uint16))),

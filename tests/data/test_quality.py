@@ -1,5 +1,6 @@
 """Quality: each measure is what it says, none changes with the stain, and a plate of good crops has no flags."""
 
+import itertools
 from pathlib import Path
 
 import imagecodecs
@@ -20,7 +21,9 @@ def paint_nucleus(radius: float = 11.0, blur: float = 1.0, light: float = 1000.0
     return ndimage.gaussian_filter(disc.astype(float), blur) * light
 
 
-def expose(rng: np.random.Generator, light: np.ndarray, *, background: float = 300.0, noise: float = 15.0) -> np.ndarray:
+def expose(
+    rng: np.random.Generator, light: np.ndarray, *, background: float = 300.0, noise: float = 15.0
+) -> np.ndarray:
     """Two channels: the nucleus, and a flat one."""
     planes = np.stack([light + background, np.full((SIZE, SIZE), background)])
     return np.clip(np.rint(planes + rng.normal(0.0, noise, planes.shape)), 0, LARGEST).astype(np.uint16)
@@ -76,7 +79,7 @@ def test_focus_falls_with_blur_whatever_the_size() -> None:
         for blur in (0.7, 1.5, 2.5, 4.0)
     ]
 
-    for sharper, softer in zip(by_blur[:-1], by_blur[1:], strict=True):
+    for sharper, softer in itertools.pairwise(by_blur):
         assert sharper.min() > 1.1 * softer.max()
 
 

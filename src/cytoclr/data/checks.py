@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cytoclr.config import Settings
-from cytoclr.data.findings import NUM_EXAMPLES, Checked, Finding, name_sites, sort_findings, tell_refusal
+from cytoclr.data.findings import NUM_EXAMPLES, Checked, Finding, Severity, name_sites, sort_findings, tell_refusal
 from cytoclr.data.judge import judge_images, judge_locations, judge_nuclei, judge_sizes
 from cytoclr.data.locations import Locations, read_locations, split_locations
 from cytoclr.data.masks import find_masks
@@ -190,7 +190,7 @@ def check_controls(rows: pd.DataFrame, *, controls: Sequence[str], normalise: Se
 
 
 def _listen(work: Callable[[], _Result], fallback: str = "META001") -> tuple[list[Finding], _Result | None]:
-    """Do something; its refusal, and what it logs with a code, are findings. Other warnings are logged afterwards."""
+    """Do something; its refusal, and what it logs with a code, are findings. What else it logs is heard afterwards."""
     ours = logging.getLogger("cytoclr")
     heard = _Ear()
     before = ours.propagate
@@ -207,17 +207,18 @@ def _listen(work: Callable[[], _Result], fallback: str = "META001") -> tuple[lis
     for record in heard.records:
         match = _WITH_CODE.match(record.getMessage())
         if match is not None and match["code"] in CODES:
-            findings.append(Finding(match["code"], "warning", match["sentence"]))
+            severity: Severity = "warning" if record.levelno >= logging.WARNING else "note"
+            findings.append(Finding(match["code"], severity, match["sentence"]))
         else:
             logging.getLogger(record.name).handle(record)
     return findings, result
 
 
 class _Ear(logging.Handler):
-    """Keeps warnings."""
+    """Keeps what is logged."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self.records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -21,9 +21,10 @@ from skimage.segmentation import clear_border
 from cytoclr.config import SingleCellSettings, check_settings
 from cytoclr.data.columns import WELL_FIELDS, is_field
 from cytoclr.data.files import read_any_table, read_header, read_texts
-from cytoclr.data.images import ImageAbout, read_about, read_field
+from cytoclr.data.images import ImageAbout, ends_in_mask, read_about, read_field
 from cytoclr.data.profiles import is_image_table
 from cytoclr.data.readers.images import compile_template, find_files, find_repeats, find_templates
+from cytoclr.data.readers.single_cell import is_export
 from cytoclr.data.sources import RealScreenSettings, Source, open_screen
 from cytoclr.errors import CytoclrError, DataError, list_some
 from cytoclr.tables import PATH_PREFIX, PLANE_PREFIX, is_control, sort_naturally
@@ -262,12 +263,14 @@ def _reader(name: str, why: str) -> Line:
 
 def _find_ready_crops(listing: _Listing) -> list[Line]:
     for table in listing.tables:
-        if {"Image_Name", "Class_Name"} <= set(read_header(table)):
-            names = read_texts(table)["Image_Name"].head(100)
+        header = read_header(table)
+        if is_export(header) or {"Image_Name", "Class_Name"} <= set(header):
+            names = read_texts(table)["Image_Name"].head(100).str.removesuffix(".png") + ".png"
             folders = [table.parent, *(path for path in listing.folders if path.parent == table.parent)]
-            images = max(folders, key=lambda path: sum((path / f"{Path(name).stem}.png").is_file() for name in names))
-            why = "its columns are Image_Name and Class_Name"
-            return [_reader("single-cell", f"{table.name}: {why}"), _place("table", table), _place("images", images)]
+            images = max(folders, key=lambda path: sum((path / name).is_file() for name in names))
+            known = ("Key", "Target") if is_export(header) else ("Image_Name", "Class_Name")
+            why = f"{table.name}: its columns are {' and '.join(known)}"
+            return [_reader("single-cell", why), _place("table", table), _place("images", images)]
     return []
 
 
@@ -483,13 +486,18 @@ def _guess_ready(source: Source, reader: str) -> list[Line]:
     """Tell the channels of ready crops by the shape of one; scPortrait's files name theirs."""
     if reader != "single-cell":
         return []
-    height, width = read_about(source.rows["Path_Crop"].iloc[0]).shape
-    number = max(width // height, 1)
+    first = Path(source.rows["Path_Crop"].iloc[0])
+    height, width = read_about(first).shape
+    with_mask = ends_in_mask(first)
+    number = max(width // height - with_mask, 1)
     names = SingleCellSettings.model_fields["channels"].default
     if number != len(names):
         names = tuple(f"channel{place}" for place in range(1, number + 1))
-    why = f"a crop is {width}x{height} px: {number} side by side"
-    return [Line("screen", "channels", list(names), why, "their names, from left to right")]
+    why = f"a crop is {width}x{height} px: {number} side by side{', and a mask' if with_mask else ''}"
+    lines = [Line("screen", "channels", list(names), why, "their names, from left to right")]
+    if "@" in first.name:
+        lines.append(Line("crop", "intensity", "full-range", "DeepProfiler has stretched each crop by itself"))
+    return lines
 
 
 def _guess_fields(source: Source, reader: str, notes: list[str]) -> list[Line]:

@@ -17,7 +17,7 @@ from cytoclr.data.remote import is_url, read_bytes
 from cytoclr.data.tiff import open_tiff, read_tiff_channel_names
 from cytoclr.errors import DataError, list_some
 
-__all__ = ["ImageAbout", "read_about", "read_channel_names", "read_field", "read_strip"]
+__all__ = ["ImageAbout", "ends_in_mask", "read_about", "read_channel_names", "read_field", "read_strip"]
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_KINDS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with transparency", 6: "RGB with transparency"}
@@ -212,11 +212,40 @@ def read_about(path: str | Path) -> ImageAbout:
 def read_strip(path: Path, channels: tuple[str, ...]) -> UInt[np.ndarray, "channel height width"]:
     """Read one ready crop: a grey PNG, 8 or 16 bit, that holds the channels side by side.
 
+    A mask behind them, as DeepProfiler may write (`ends_in_mask`), is left out.
+
     Raises
     ------
     DataError
         The file is missing, is not a grey PNG, or its width is not its height times the number of channels.
     """
+    strip = _decode_strip(path)
+    height, width = strip.shape
+    if width == height * (len(channels) + 1) and _is_mask(strip[:, -height:]):
+        width -= height
+    if width != height * len(channels):
+        raise DataError(
+            f"{path}: {width}x{height} px. Expected {len(channels)} square channels side by side "
+            f"({list_some(channels)}): {height * len(channels)}x{height} px.",
+            code="CROP002",
+        )
+    return np.ascontiguousarray(strip[:, :width].reshape(height, len(channels), height).swapaxes(0, 1))
+
+
+def ends_in_mask(path: Path) -> bool:
+    """Tell whether the last square of a ready crop is no channel, but a mask: 8 bit, nought and 255 alone.
+
+    Raises
+    ------
+    DataError
+        The file is missing or is not a grey PNG.
+    """
+    strip = _decode_strip(path)
+    height, width = strip.shape
+    return width > height and _is_mask(strip[:, -height:])
+
+
+def _decode_strip(path: Path) -> UInt[np.ndarray, "height width"]:
     try:
         strip = np.asarray(imagecodecs.png_decode(path.read_bytes()))
     except FileNotFoundError:
@@ -225,11 +254,8 @@ def read_strip(path: Path, channels: tuple[str, ...]) -> UInt[np.ndarray, "chann
         raise DataError(f"{path}: not a readable PNG ({error}). Copy the file again.", code="CROP001") from None
     if strip.ndim != 2 or strip.dtype not in DTYPES:
         raise DataError(f"{path}: {strip.dtype} {strip.shape}. Expected a grey PNG of 8 or 16 bit.", code="CROP001")
-    height, width = strip.shape
-    if width != height * len(channels):
-        raise DataError(
-            f"{path}: {width}x{height} px. Expected {len(channels)} square channels side by side "
-            f"({list_some(channels)}): {height * len(channels)}x{height} px.",
-            code="CROP002",
-        )
-    return np.ascontiguousarray(strip.reshape(height, len(channels), height).swapaxes(0, 1))
+    return strip
+
+
+def _is_mask(square: UInt[np.ndarray, "height width"]) -> bool:
+    return square.dtype == np.uint8 and bool(np.isin(square, (0, 255)).all())

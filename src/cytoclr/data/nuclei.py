@@ -1,5 +1,6 @@
 """Where nuclei are in a plane of a DNA stain, and how wide they are."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from skimage.segmentation import watershed
 __all__ = ["find_nuclei", "measure_nuclei"]
 
 #: Planes are looked at so coarsely that a nucleus is still this wide, in pixels: centres and shapes need no more.
-_COARSE_PX = 16.0
+_COARSE_PX = 12.0
 #: Side of the tiles whose low values are the background, in diameters: some of it is in every tile, even of a crowd.
 _TILE = 4.0
 _BACKGROUND_PERCENTILE = 10.0
@@ -75,14 +76,14 @@ def find_nuclei(
 
     Notes
     -----
-    Nothing is random. Centres are exact to about half a pixel; 1280x1024 pixels take 40 ms.
+    Nothing is random. Centres are exact to about half a pixel; 1280x1024 pixels of nuclei 36 px wide take 30 ms.
 
     References
     ----------
     Otsu 1979, doi:10.1109/TSMC.1979.4310076; Malpica et al. 1997 (watershed of clustered nuclei),
     doi:10.1002/(SICI)1097-0320(19970801)28:4<289::AID-CYTO3>3.0.CO;2-7; scikit-image, doi:10.7717/peerj.453.
     """
-    factor = max(1, int(diameter_px / _COARSE_PX))
+    factor = _choose_factor(plane, diameter_px)
     found = _find_objects(plane, diameter_px / factor, factor)
     kept = ~found.on_border if clear_border else np.ones(len(found.x), dtype=bool)
     # the middle of a block is half a block from its first pixel
@@ -112,7 +113,7 @@ def measure_nuclei(plane: UInt[np.ndarray, "row column"]) -> float | None:
     for _ in range(2):
         if diameter is None:
             return None
-        factor = max(1, int(diameter / _COARSE_PX))
+        factor = _choose_factor(plane, diameter)
         found = _find_objects(plane, diameter / factor, factor)
         whole = found.area[~found.on_border]
         diameter = float(np.median(2.0 * factor * np.sqrt(whole / np.pi))) if len(whole) else None
@@ -142,6 +143,12 @@ def _middle_by_area(diameters: Float[np.ndarray, " cell"]) -> float | None:
     return float(ordered[np.searchsorted(below, below[-1] / 2)])
 
 
+def _choose_factor(plane: UInt[np.ndarray, "row column"], diameter_px: float) -> int:
+    """Tell how many pixels a side become one."""
+    rows, columns = plane.shape
+    return max(1, min(int(diameter_px / _COARSE_PX), int(rows), int(columns)))
+
+
 def _find_objects(plane: UInt[np.ndarray, "row column"], diameter: float, factor: int) -> _Objects:
     """Find nuclei of a diameter (in coarse pixels) in a plane that is made coarser by a factor."""
     disc = np.pi * (diameter / 2) ** 2
@@ -159,14 +166,16 @@ def _find_objects(plane: UInt[np.ndarray, "row column"], diameter: float, factor
 
 def _measure_light(plane: UInt[np.ndarray, "row column"], diameter: float, factor: int, *, sigma: float) -> _Light:
     coarse = _average_blocks(plane, factor)
-    noise = _measure_noise(coarse) / (2 * np.sqrt(np.pi) * max(sigma, 0.3))
+    noise = _measure_noise(coarse) / (2 * math.sqrt(math.pi) * max(sigma, 0.3))
     smooth = ndimage.gaussian_filter(coarse, sigma, truncate=3.0)
     background = _find_background(smooth, max(4, round(_TILE * diameter)))
     least = max(_NOISE_LEVELS * noise, _LEAST_CONTRAST * float(np.median(background)), 1e-3)
     return _Light(smooth - background, least)
 
 
-def _average_blocks(plane: UInt[np.ndarray, "row column"], factor: int) -> Float32[np.ndarray, "row column"]:
+def _average_blocks(
+    plane: UInt[np.ndarray, "row column"], factor: int
+) -> Float32[np.ndarray, "coarse_row coarse_column"]:
     """Average blocks of pixels; those at the far borders that fill no block count with the last block."""
     if factor == 1:
         return plane.astype(np.float32)
@@ -186,8 +195,8 @@ def _measure_noise(coarse: Float32[np.ndarray, "row column"]) -> float:
         return 0.0
     differences = np.abs(np.diff(coarse[::2], axis=1))
     # where the camera's steps are so coarse that most neighbours are equal, the mean, which edges raise
-    spread = float(np.median(differences)) * 1.4826 or float(differences.mean()) * np.sqrt(np.pi / 2)
-    return spread / np.sqrt(2)
+    spread = float(np.median(differences)) * 1.4826 or float(differences.mean()) * math.sqrt(math.pi / 2)
+    return spread / math.sqrt(2)
 
 
 def _find_background(smooth: Float32[np.ndarray, "row column"], tile: int) -> Float32[np.ndarray, "row column"]:
@@ -255,7 +264,7 @@ def _fill_holes(mask: Bool[np.ndarray, "row column"], largest: float) -> Bool[np
 def _split(mask: Bool[np.ndarray, "row column"], diameter: float) -> Int[np.ndarray, "row column"]:
     """Split touching nuclei: a region around each place that is farthest from the edge."""
     distance = ndimage.distance_transform_edt(mask).astype(np.float32)
-    distance = ndimage.gaussian_filter(distance, diameter / 16, truncate=3.0)
+    distance = ndimage.gaussian_filter(distance, diameter / 12, truncate=3.0)
     reach = 2 * max(1, round(diameter / 4)) + 1
     peaks = (distance == ndimage.maximum_filter(distance, reach)) & mask
     parts, number = ndimage.label(mask)

@@ -126,13 +126,13 @@ def flag_crops(
     }
     texts = pd.Series("", index=quality.index, dtype="object")
     for name, wrong in flagged.items():
-        texts = texts.mask(wrong & (texts != ""), texts + "+" + name).mask(wrong & (texts == ""), name)
+        texts[wrong] = texts[wrong].map(lambda text, name=name: f"{text}+{name}" if text else name)
     return texts
 
 
 def _is_far_below(values: pd.Series, part: float, deviations: float) -> pd.Series:
     """Tell which values are both a small part of the median and outliers on the logarithm."""
-    below = np.log(values.clip(lower=np.finfo(np.float32).tiny) / values.dropna().median())
+    below = np.log(values.clip(lower=1e-30) / values.dropna().median())
     spread = 1.4826 * below.abs().dropna().median()
     wrong: pd.Series = (below < np.log(part)) & (below < -deviations * spread)
     return wrong
@@ -175,8 +175,8 @@ def _find_levels(
 def _measure_saturation(
     crops: UInt[np.ndarray, "cell channel height width"], largest: int
 ) -> Float32[np.ndarray, " cell"]:
-    shares: np.ndarray = (crops >= largest).mean(axis=(2, 3), dtype=np.float32)
-    return shares.max(axis=1)
+    shares: np.ndarray = (crops >= largest).mean(axis=(2, 3), dtype=np.float32).max(axis=1)
+    return shares
 
 
 def _measure_intensity(planes: UInt[np.ndarray, "cell height width"]) -> Float32[np.ndarray, " cell"]:

@@ -20,7 +20,7 @@ from cytoclr.data.selection import choose_channels, refuse_unless_skipped, selec
 from cytoclr.errors import DataError, list_some
 from cytoclr.tables import PATH_PREFIX, SITE
 
-__all__ = ["read_project"]
+__all__ = ["read_labels", "read_project"]
 
 logger = logging.getLogger(__name__)
 
@@ -160,12 +160,18 @@ def _read_sites(
     sites["Metadata_Well"] = sites["Metadata_Well"].map(name_well)
     sites["Metadata_Site"] = [int(match[1]) for match in matches if match is not None]
     if not has_map and "Metadata_Compound" not in sites and label:
-        sites = sites.assign(**_read_labels(texts[label], index))
+        sites = sites.assign(**read_labels(texts[label], index))
     return sites
 
 
-def _read_labels(labels: pd.Series, index: Path) -> dict[str, pd.Series]:
-    """Take the configuration's labels for compounds, and apart where all are ``compound_concentration``."""
+def read_labels(labels: pd.Series, index: Path) -> dict[str, pd.Series]:
+    """Take the labels that DeepProfiler learns for compounds, and apart where all are ``compound_concentration`` (µM).
+
+    Returns
+    -------
+    dict
+        ``Metadata_Compound``, and ``Metadata_Concentration`` where it is told; the log says how they were read.
+    """
     parts = labels.str.extract(f"^{_CLASS}$")
     if parts.notna().all(axis=None):
         numbers = pd.to_numeric(parts["concentration"]).astype("float64")
