@@ -1,11 +1,11 @@
 """From fields to crops: how fast, in how much memory, against one PNG a cell, and what a second process is worth.
 
     python benchmarks/crop.py fields            # 1280x1024x3, 16 bit: cytoclr here and on two processes; the PNG way
-    python benchmarks/crop.py plate             # a 384-well plate, 3,456 fields of 512x512x3 (5.4 GB, deleted afterwards)
+    python benchmarks/crop.py plate             # a 384-well plate, 3,456 fields of 512x512x3: 5.4 GB, deleted again
     python benchmarks/crop.py plate --wells 32  # a part of it
 
-The PNG way is how the 2020 project's data was made (by DeepProfiler): a field is read, each cell is cut out, rescaled to
-its own range and written as one 16-bit PNG strip, one after the other. All times are of this machine and of warm files;
+The PNG way is how the 2020 project's data was made (by DeepProfiler): a field is read, each cell is cut out, rescaled
+to its own range and written as one 16-bit PNG strip, one after the other. All times are of this machine and of warm files;
 ratios are medians of interleaved runs. Every case runs in a process of its own, so that its peak memory is its own.
 """
 
@@ -87,12 +87,12 @@ def paint_field(rng: np.random.Generator, shape: tuple[int, int], cells: int) ->
     rows, columns = shape
     field = rng.normal(200, 12, (3, rows, columns))
     places = rng.uniform([0, 0], [columns, rows], (cells, 2))
-    disc = np.hypot(*np.mgrid[-20:21, -20:21])
+    disc = np.hypot(*np.mgrid[-30:31, -30:31])
     for x, y in places.astype(int):
-        top, left = max(y - 20, 0), max(x - 20, 0)
-        part = field[:, top : y + 21, left : x + 21]
-        stamp = disc[top - y + 20 :, left - x + 20 :][: part.shape[1], : part.shape[2]]
-        for channel, radius in enumerate((9.0, 16.0, 14.0)):
+        top, left = max(y - 30, 0), max(x - 30, 0)
+        part = field[:, top : y + 31, left : x + 31]
+        stamp = disc[top - y + 30 :, left - x + 30 :][: part.shape[1], : part.shape[2]]
+        for channel, radius in enumerate((16.0, 24.0, 22.0)):
             part[channel] += rng.uniform(600, 2500) / (1 + np.exp(stamp - radius))
     return np.clip(field, 0, 4095).astype(np.uint16), places
 
@@ -193,13 +193,13 @@ def measure(folder: Path, case: dict) -> dict:
 
 def measure_fields(folder: Path, repeats: int) -> None:
     """Big fields: one process, two, and the PNG way."""
-    num_fields = make_screen(folder, num_wells=40, sites=4, shape=(1024, 1280), cells=CELLS)
+    num_fields = make_screen(folder, num_wells=80, sites=4, shape=(1024, 1280), cells=CELLS)
     two = {"where": "processes", "workers": 2, "memory_gb": 3.0}
     cases = {
         "cytoclr, one process": {"way": "cytoclr"},
         "cytoclr, two processes": {"way": "cytoclr", "cluster": two},
         "cytoclr, light corrected by plate": {"way": "cytoclr", "crop": {"illumination": "plate"}},
-        "cytoclr, nuclei found": {"way": "cytoclr", "crop": {"locations": None, "nucleus_diameter_px": 18.0}},
+        "cytoclr, nuclei found": {"way": "cytoclr", "crop": {"locations": None, "nucleus_diameter_px": 34.0}},
         "one PNG a cell": {"way": "png", "fields": 16},
     }
     found: dict[str, list[dict]] = {name: [] for name in cases}
@@ -214,7 +214,7 @@ def measure_fields(folder: Path, repeats: int) -> None:
         peak = max(max(run["peak_gib"], run["workers_gib"]) for run in runs)
         rates[name] = fields / seconds
         say(
-            f"{name:<36}{fields / seconds:7.1f} fields/s {runs[0]['cells'] / seconds:8,.0f} cells/s  peak {peak:.2f} GiB"
+            f"{name:<34}{fields / seconds:6.1f} fields/s {runs[0]['cells'] / seconds:8,.0f} cells/s, peak {peak:.2f} GiB"
         )
     say(f"one process against one PNG a cell: {rates['cytoclr, one process'] / rates['one PNG a cell']:.1f} times")
     say_shares(folder)
@@ -222,8 +222,8 @@ def measure_fields(folder: Path, repeats: int) -> None:
 
 def say_shares(folder: Path, num_fields: int = 32) -> None:
     """Time each step on the same fields."""
-    from cytoclr.data.blocks import write_part
-    from cytoclr.data.cut import cut_crops, cut_site, read_site
+    from cytoclr.data.crops import open_shard
+    from cytoclr.data.cut import cut_crops, read_site
     from cytoclr.data.illumination import correct_field
     from cytoclr.data.quality import measure_quality
     from cytoclr.data.stage import plan_crops
@@ -245,15 +245,13 @@ def say_shares(folder: Path, num_fields: int = 32) -> None:
         times.append(time.perf_counter())
         measure_quality(crops, channel=0, largest=65535)
         times.append(time.perf_counter())
-        piece = cut_site(row, centres, plan.rules)
-        before = time.perf_counter()
-        write_part([piece], folder / "share" / "0.safetensors")
-        times.append(times[-1] + time.perf_counter() - before)
+        with open_shard(folder / "share.npy", 3, SIZE_PX, crops.dtype) as shard:
+            shard.append(crops)
+        times.append(time.perf_counter())
         for name, begin, end in zip(spent, times, times[1:], strict=False):
             spent[name] += end - begin
     whole = sum(spent.values())
     say("a field: " + ", ".join(f"{name} {1e3 * s / len(rows):.1f} ms ({s / whole:.0%})" for name, s in spent.items()))
-    shutil.rmtree(folder / "share")
 
 
 def measure_plate(folder: Path, asked: argparse.Namespace) -> None:

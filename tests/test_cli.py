@@ -47,10 +47,10 @@ def test_crop_writes_the_crops_and_a_second_call_leaves_them(config: Path) -> No
     first = cytoclr("crop", config, "--out", out)
     assert first.returncode == 0, first.stderr
     assert "left out: 8 × crop crosses the border" in first.stderr.replace("\n", " ")
-    began_s = (out / "crops/Week1_101.npy").stat().st_mtime
+    began_s = (out / "crops/Week1_101-000.npy").stat().st_mtime
     time.sleep(0.05)
     assert cytoclr("crop", config, "--out", out).returncode == 0
-    assert (out / "crops/Week1_101.npy").stat().st_mtime == began_s
+    assert (out / "crops/Week1_101-000.npy").stat().st_mtime == began_s
     manifest = json.loads((out / "manifests/crop.json").read_text())
     assert manifest["report"]["num_cells"] == 16
 
@@ -59,7 +59,7 @@ def test_a_moved_project_is_not_cut_again(config: Path, tmp_path_factory: pytest
     assert cytoclr("crop", config, "--out", config.parent / "run").returncode == 0
     moved = tmp_path_factory.mktemp("elsewhere") / "project"
     shutil.move(config.parent, moved)
-    shard = moved / "run/crops/Week1_101.npy"
+    shard = moved / "run/crops/Week1_101-000.npy"
     written_ns = shard.stat().st_mtime_ns
     assert cytoclr("crop", moved / "config.yaml", "--out", moved / "run", "--skip-missing").returncode == 0
     assert shard.stat().st_mtime_ns == written_ns

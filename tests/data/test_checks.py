@@ -211,7 +211,7 @@ TUNED = {"train.fine_tune_from": "model"}
     [
         (lose_the_table, {}, "META001", "error", "image.csv: no such file", ""),
         (lambda folder: (folder / "moa.csv").unlink(), {}, "META001", "error", "moa.csv", ""),
-        (leave_alone, {"screen.plates": ["Week9"]}, "META001", "error", "no plate Week9", ""),
+        (leave_alone, {"screen.plates": ["Week9"]}, "META008", "error", "no plate Week9", ""),
         (replace_text("map.csv", "B03", "B09"), {"screen": IMAGES}, "META006", "error", "not on the plate map", ""),
         (
             lambda folder: [image(folder, "C02", channel).unlink() for channel in (1, 2)],

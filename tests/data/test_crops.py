@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cytoclr.config import Bbbc021Settings, CropSettings, SingleCellSettings
-from cytoclr.data.crops import CropStore, scale_crops, shard_name
+from cytoclr.data.crops import CropStore, scale_crops, plate_stem
 from cytoclr.data.cut import cut_crops
 from cytoclr.data.images import read_field, read_strip
 from cytoclr.data.intensities import measure_intensities
@@ -69,7 +69,7 @@ def test_a_stopped_cut_goes_on_with_the_plates_that_are_left(tiny_screen: Path, 
     broken.write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"Week2_202_B03_s2_w2\.tif"):
         crop_tiny(tiny_screen, tmp_path / "stopped")
-    first = tmp_path / "stopped/crops/Week1_101.npy"
+    first = tmp_path / "stopped/crops/Week1_101-000.npy"
     written_ns = first.stat().st_mtime_ns
     broken.write_bytes(content)
     resumed, resumed_cells, _ = crop_tiny(tiny_screen, tmp_path / "stopped")
@@ -147,17 +147,17 @@ def test_a_shard_of_another_shape_or_a_missing_one_is_damage(tiny_screen: Path, 
     store, _, _ = crop_tiny(tiny_screen, tmp_path / "run")
     with pytest.raises(IndexError):
         store.read(np.array([16]))
-    np.save(store.folder / "Week1_101.npy", np.zeros((3, 2, 16, 16), dtype=np.uint16))
-    with pytest.raises(DamagedError, match=r"Week1_101.npy: holds uint16 \(3, 2, 16, 16\), expected"):
+    np.save(store.folder / "Week1_101-000.npy", np.zeros((3, 2, 16, 16), dtype=np.uint16))
+    with pytest.raises(DamagedError, match=r"Week1_101-000.npy: holds uint16 \(3, 2, 16, 16\), expected"):
         CropStore(store.folder)
-    (store.folder / "Week1_101.npy").unlink()
+    (store.folder / "Week1_101-000.npy").unlink()
     with pytest.raises(DamagedError, match=r"cannot be opened"):
         CropStore(store.folder)
 
 
 def test_hostile_plate_names_are_plain_file_names() -> None:
     names = ["../../x", "a/b", "a_b", "plate 1", "plate_1", "é", "x" * 300]
-    files = [shard_name(name) for name in names]
+    files = [plate_stem(name) for name in names]
     assert len(set(files)) == len(names)
     assert all("/" not in name and not name.startswith(".") and len(name) < 120 for name in files)
 

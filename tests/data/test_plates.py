@@ -89,7 +89,7 @@ def read_all(out: Path) -> dict[str, bytes]:
 def test_threads_and_processes_give_the_same_bytes(screen: Path, tmp_path: Path, crop: dict[str, object]) -> None:
     cut(screen, tmp_path / "here", **crop)
     expected = read_all(tmp_path / "here")
-    assert "crops/P1.npy" in expected
+    assert "crops/P1-000.npy" in expected
     for where in ("threads", "processes"):
         cut(screen, tmp_path / where, where=where, **crop)
         assert read_all(tmp_path / where) == expected
@@ -219,7 +219,7 @@ def test_every_well_is_counted(screen: Path, tmp_path: Path) -> None:
 def test_overlays_are_drawn_for_some_fields(screen: Path, tmp_path: Path) -> None:
     plan(screen, overlays=3).cut(tmp_path / "run", Silent())
     pictures = sorted(path.name for path in (tmp_path / "run/overlays").iterdir())
-    assert pictures == ["P1_A01_s1.png", "P1_A03_s6.png", "P2_A03_s6.png"]
+    assert pictures == ["P1_A01_s1.png", "P2_A01_s1.png", "P2_A03_s6.png"]
 
 
 def test_what_the_screen_says_of_its_channels_goes_with_the_crops(screen: Path, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_labels_that_are_no_concentrations_are_compounds(tmp_path: Path) -> None
 
 def test_a_mask_behind_the_channels_is_left_out(tmp_path: Path) -> None:
     write_export(tmp_path, mask=True)
-    path = next(tmp_path.rglob("0@310.5x42.0.png"))
+    path = tmp_path / "00123/b02/1/0@310.5x42.0.png"
     assert ends_in_mask(path)
     np.testing.assert_array_equal(read_strip(path, ("DNA", "ER")), stretch(1, size=16, channels=2, mask=False))
     with pytest.raises(DataError, match=r"48x16 px\. Expected 1 square channels side by side \(DNA\): 16x16 px"):
@@ -122,7 +122,11 @@ def test_crops_that_were_not_written_are_listed(tmp_path: Path) -> None:
             "00123/B03/1@12",
             r"Image_Name cannot be read in 1 of 12 rows, first in row 11: found '00123/B03/1@12.* expected PLATE/WELL",
         ),
-        ("Treatment,Split,Image_Name", "Image_Name,Split,Treatment", r"lacks the label's column \(Class_Name, or the one behind Target\)"),
+        (
+            "Treatment,Split,Image_Name",
+            "Image_Name,Split,Treatment",
+            r"lacks the label's column \(Class_Name, or the one behind Target\)",
+        ),
         ("00123/B03/2,1,", "00123/B03/2,0,", r"Treatment 'NA_0.3' stands with Target 1, 0"),
         ("00123/B03/2/", "00123/B02/2/", r"more than one treatment, first: 00123 B02"),
         ("00123/B03/2/1@12", "../B03/2/1@12", r"the image name '../B03/2/1@12.* leaves the images' folder"),

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cytoclr.config import EvaluateSettings, ReportSettings
-from cytoclr.data.crops import CropStore, Shard, open_shard, shard_name, write_crop_manifest
+from cytoclr.data.crops import CropStore, Shard, open_shard, plate_stem, write_crop_manifest
 from cytoclr.evaluate import Baseline, Evaluation, describe_selection, evaluate
 from cytoclr.report import ReportInputs, write_report
 from cytoclr.tables import TREATMENT, feature_columns
@@ -127,7 +127,7 @@ def make_inputs(
     shards = []
     for plate, rows in cells.groupby("Metadata_Plate", sort=False):
         crops = np.concatenate([draw_crops(1, kinds.get(name, 0), generator) for name in rows["Metadata_Compound"]])
-        name = shard_name(plate)
+        name = f"{plate_stem(plate)}.npy"
         with open_shard(folder / name, 3, SIZE_PX, np.dtype(np.uint16)) as writer:
             writer.append(crops)
         shards.append(Shard(name, plate, len(rows), low=(300.0,) * 3, high=(3300.0,) * 3))

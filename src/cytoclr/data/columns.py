@@ -127,7 +127,8 @@ def check_concentrations(values: pd.Series, name: str, source: str) -> None:
         advice = f"Write {micromolar:g}."
     raise DataError(
         f"{source}: {name} is no number of µM in {len(wrong):,} of {len(values):,} rows, first in row "
-        f"{wrong.index[0] + 1}: '{show_value(wrong.iloc[0])}'. {advice}"
+        f"{wrong.index[0] + 1}: '{show_value(wrong.iloc[0])}'. {advice}",
+        code="META003",
     )
 
 
@@ -190,7 +191,8 @@ def find_columns(
         ours = ", ".join(fields[name].column for name in missing)
         raise DataError(
             f"{path}: no column of the {' and the '.join(missing)}. Expected {ours}; if it has another name, tell it: "
-            f"{how_to_tell(missing[0])}. Found: {list_some(list(frame.columns), 12)}."
+            f"{how_to_tell(missing[0])}. Found: {list_some(list(frame.columns), 12)}.",
+            code="META002",
         )
     return found
 
@@ -199,7 +201,9 @@ def _find_named(frame: pd.DataFrame, name: str, told: str, path: Path) -> str:
     for theirs in (told, f"Metadata_{told}"):  # AnnData's obs have no prefix in the file
         if theirs in frame.columns:
             return theirs
-    raise DataError(f"{path}: no column {told}, told as the {name}. Found: {list_some(list(frame.columns), 12)}.")
+    raise DataError(
+        f"{path}: no column {told}, told as the {name}. Found: {list_some(list(frame.columns), 12)}.", code="META002"
+    )
 
 
 def _find_spelled(frame: pd.DataFrame, field: Field, word: str, path: Path) -> str | None:
@@ -215,7 +219,8 @@ def _find_spelled(frame: pd.DataFrame, field: Field, word: str, path: Path) -> s
         if differing:
             raise DataError(
                 f"{path}: {first} and {other} could both be {field.column}, and differ in {differing:,} of "
-                f"{len(frame):,} rows. Name the right one: {how_to_tell(word)}."
+                f"{len(frame):,} rows. Name the right one: {how_to_tell(word)}.",
+                code="META002",
             )
     return str(first)
 

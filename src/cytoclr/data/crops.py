@@ -1,4 +1,4 @@
-"""Crops on disk: one memory-mapped ``[cell, channel, height, width]`` file a plate, and what is known of them.
+"""Crops on disk: memory-mapped ``[cell, channel, height, width]`` files, some a plate, and what is known of them.
 
 Crops keep the camera's numbers. What becomes 0 and 1 for an encoder (the intensity rule) is stored beside them,
 per plate and channel, and applied when they are read for learning.
@@ -8,6 +8,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,19 @@ __all__ = [
     "Shard",
     "ShardWriter",
     "open_shard",
+    "plate_stem",
     "scale_crops",
-    "shard_name",
     "write_crop_manifest",
 ]
 
 FORMAT = 1
+#: Files that a store keeps open.
+MAX_OPEN = 600
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The crops of one plate: their file, how many, and the stored values that become 0 and 1 in each channel.
+    """Crops of one plate: their file, how many, and the stored values that become 0 and 1 in each channel.
 
     Where these are each crop's own, `ranges` names the file that has them, ``[cell, 2, channel]``.
     """
@@ -77,14 +80,12 @@ class CropStore:
         self.shards = tuple(Shard.parse(values) for values in about["shards"])
         self.stains: dict[str, str] = about.get("stains", {})
         self.bit_depth: int | None = about.get("bit_depth")
-        crop_shape = (len(self.channels), self.size_px, self.size_px)
-        self._maps = [self._open(shard.file, (shard.num_cells, *crop_shape), self.dtype) for shard in self.shards]
-        self._ranges = [
-            self._open(shard.ranges, (shard.num_cells, 2, len(self.channels)), np.dtype(np.float32))
-            if shard.ranges
-            else None
-            for shard in self.shards
-        ]
+        for shard in self.shards:
+            self._open_crops(shard)
+            self._open_ranges(shard)
+        # each map holds a file open; a process may hold 1,024
+        self._crops = lru_cache(maxsize=MAX_OPEN)(self._open_crops)
+        self._ranges = lru_cache(maxsize=MAX_OPEN // 4)(self._open_ranges)
         self._ends = np.cumsum([shard.num_cells for shard in self.shards])
         self._low = np.array([shard.low for shard in self.shards], dtype=np.float32)
         self._high = np.array([shard.high for shard in self.shards], dtype=np.float32)
@@ -92,6 +93,14 @@ class CropStore:
     def __reduce__(self) -> tuple[type["CropStore"], tuple[Path]]:
         """Reach another process as the folder's name, not as every crop in it."""
         return CropStore, (self.folder,)
+
+    def _open_crops(self, shard: Shard) -> np.ndarray:
+        return self._open(shard.file, (shard.num_cells, len(self.channels), self.size_px, self.size_px), self.dtype)
+
+    def _open_ranges(self, shard: Shard) -> np.ndarray | None:
+        if shard.ranges is None:
+            return None
+        return self._open(shard.ranges, (shard.num_cells, 2, len(self.channels)), np.dtype(np.float32))
 
     def _open(self, file: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         path = self.folder / file
@@ -127,7 +136,7 @@ class CropStore:
         starts = self._ends - [shard.num_cells for shard in self.shards]
         for shard in np.unique(shards):
             here = shards == shard
-            crops[here] = self._maps[shard][rows[here] - starts[shard]]
+            crops[here] = self._crops(self.shards[shard])[rows[here] - starts[shard]]
         return crops
 
     def read_ranges(
@@ -138,7 +147,7 @@ class CropStore:
         low, high = self._low[shards], self._high[shards]
         starts = self._ends - [shard.num_cells for shard in self.shards]
         for number in np.unique(shards):
-            own = self._ranges[number]
+            own = self._ranges(self.shards[number])
             if own is not None:
                 here = shards == number
                 low[here], high[here] = own[rows[here] - starts[number]].swapaxes(0, 1)
@@ -161,18 +170,18 @@ def scale_crops(
     return scaled
 
 
-def shard_name(plate: str) -> str:
-    """Make a file name of a plate's name: itself where that is safe, else with a hash that tells it from others.
+def plate_stem(plate: str) -> str:
+    """Make a file's name of a plate's: itself where that is safe, else with a hash that tells it from others.
 
-    >>> shard_name("Week1_22123")
-    'Week1_22123.npy'
+    >>> plate_stem("Week1_22123")
+    'Week1_22123'
     """
     safe = re.sub(r"[^A-Za-z0-9_-]+", "_", plate)[:80]
-    return f"{safe}.npy" if safe == plate else f"plate_{safe}-{hash_json(plate)[:8]}.npy"
+    return safe if safe == plate else f"plate_{safe}-{hash_json(plate)[:8]}"
 
 
 class ShardWriter:
-    """Appends crops to one plate's file; the number of cells need not be known beforehand."""
+    """Appends crops to a file; the number of cells need not be known beforehand."""
 
     def __init__(self, file: Any, num_channels: int, size_px: int, dtype: np.dtype) -> None:
         self._file = file
@@ -207,7 +216,7 @@ class ShardWriter:
 
 @contextlib.contextmanager
 def open_shard(path: Path, num_channels: int, size_px: int, dtype: np.dtype) -> Iterator[ShardWriter]:
-    """Open a plate's file for appending crops; it appears, whole, when the block ends without an error."""
+    """Open a file for appending crops; it appears, whole, when the block ends without an error."""
     with open_atomic(path) as file:
         writer = ShardWriter(file, num_channels, size_px, dtype)
         yield writer

@@ -63,14 +63,14 @@ class Piece:
     """What was cut of one site, or of a row of ready crops.
 
     `cells` has a row a crop, `left_out` a row a cell or site that has none, `counts` the sub-sampled pixels by value,
-    `ranges` the values that become 0 and 1 where these are each crop's own.
+    `ranges` what becomes 0 and 1 where that is each crop's own. Once crops are written, none are kept here.
     """
 
     crops: UInt[np.ndarray, "cell channel height width"]
     cells: pd.DataFrame
     left_out: pd.DataFrame
     counts: Integer[np.ndarray, "channel value"]
-    ranges: Float[np.ndarray, "cell 2 channel"] | None
+    ranges: Float[np.ndarray, "row_of_cells 2 channel"] | None
     source: str
     overlay: bytes | None = None
 
@@ -235,9 +235,9 @@ def _correct(
 # A worker cuts one plate after the other: the function of the last two is kept.
 @lru_cache(maxsize=2)
 def _expand(folder: str, plate: str, shape: tuple[int, int]) -> Float[np.ndarray, "channel row column"]:
-    from cytoclr.data.crops import shard_name
+    from cytoclr.data.crops import plate_stem
 
-    return expand_illumination(np.load(Path(folder) / shard_name(plate), allow_pickle=False), shape)
+    return expand_illumination(np.load(Path(folder) / f"{plate_stem(plate)}.npy", allow_pickle=False), shape)
 
 
 @lru_cache(maxsize=2)

@@ -38,13 +38,13 @@ def read_texts(path: Path) -> pd.DataFrame:
         compression: Literal["gzip"] | None = "gzip" if _is_gzipped(path) else None
         texts = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig", compression=compression)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file. Correct the path.") from None
+        raise DataError(f"{path}: no such file. Correct the path.", code="META001") from None
     except pd.errors.EmptyDataError:
-        raise DataError(f"{path}: empty. Expected a CSV table with a header.") from None
+        raise DataError(f"{path}: empty. Expected a CSV table with a header.", code="META001") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason}). Save it as CSV UTF-8.") from None
+        raise DataError(f"{path}: not UTF-8 text ({error.reason}). Save it as CSV UTF-8.", code="META001") from None
     except (pd.errors.ParserError, gzip.BadGzipFile, zlib.error, EOFError, OSError) as error:
-        raise DataError(f"{path}: not a readable CSV table ({str(error).strip()}).") from None
+        raise DataError(f"{path}: not a readable CSV table ({str(error).strip()}).", code="META001") from None
     _check_separators(texts, path)
     named = [name for name in texts.columns if not name.startswith("Unnamed: ")]
     return pd.DataFrame({name.strip(): texts[name].str.strip() for name in named})
@@ -59,11 +59,15 @@ def _check_separators(texts: pd.DataFrame, path: Path) -> None:
     header = str(texts.columns[0])
     if len(texts.columns) == 1 and (";" in header or "\t" in header):
         separator = "semicolons" if ";" in header else "tabs"
-        raise DataError(f"{path}: its cells are separated by {separator}. Expected commas: save it as CSV with commas.")
+        raise DataError(
+            f"{path}: its cells are separated by {separator}. Expected commas: save it as CSV with commas.",
+            code="META001",
+        )
     if not isinstance(texts.index, pd.RangeIndex):  # pandas takes surplus cells at the left for an index
         raise DataError(
             f"{path}: its rows have more cells than its header has names ({len(texts.columns)}). "
-            "Expected as many; is there a comma at the end of rows, or in a number?"
+            "Expected as many; is there a comma at the end of rows, or in a number?",
+            code="META001",
         )
 
 
@@ -83,12 +87,12 @@ def read_any_table(path: Path, *, texts: Collection[str] = ()) -> pd.DataFrame:
         The file is missing or is neither.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file. Correct the path.")
+        raise DataError(f"{path}: no such file. Correct the path.", code="META001")
     if path.suffix == ".parquet":
         try:
             return read_table(path)
         except DamagedError as error:
-            raise DataError(f"{path}: not a readable Parquet table ({error.__cause__}).") from None
+            raise DataError(f"{path}: not a readable Parquet table ({error.__cause__}).", code="META001") from None
     table = read_texts(path)
     # Plate 00123 keeps its zeros. Another column is numeric if it has numbers, and nothing else but empty cells.
     others = [name for name in table.columns if not name.startswith(METADATA_PREFIXES) and name not in texts]
@@ -127,5 +131,6 @@ def check_names(names: Sequence[str], path: Path) -> None:
     if repeated:
         raise DataError(
             f"{path}: {len(repeated)} column name{'s stand' if len(repeated) > 1 else ' stands'} more than once: "
-            f"{list_some(repeated)}. Expected each once; rename or drop the others."
+            f"{list_some(repeated)}. Expected each once; rename or drop the others.",
+            code="META002",
         )

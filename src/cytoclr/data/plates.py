@@ -1,4 +1,4 @@
-"""The way of each plate: looked at, cut in blocks, assembled; wherever tasks run, however often they are stopped."""
+"""The way of each plate: looked at, cut in blocks, finished; wherever tasks run, however often they are stopped."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,13 +11,14 @@ import pandas as pd
 
 from cytoclr.config import Flag
 from cytoclr.data.blocks import (
-    BLOCK_SITES,
+    MIN_READY,
+    MIN_SITES,
     Block,
     Cut,
     PlateFiles,
-    assemble_plate,
     cut_block,
     cut_sites,
+    finish_plate,
     split_blocks,
 )
 from cytoclr.data.cluster import Cluster, Task
@@ -32,9 +33,6 @@ from cytoclr.storage import read_json, read_table
 from cytoclr.tables import CELLS, SITE, check_table
 
 __all__ = ["cut_plates"]
-
-#: Ready crops of a block.
-_BLOCK_CELLS = 256
 
 CentresOf = Callable[[tuple[str, str, int]], Centres | None]
 
@@ -91,7 +89,7 @@ def cut_plates(
     progress.finish()
     parts = [_read_plate(plate.files) for plate in plates]
     left_out = pd.concat([part[2] for part in parts], ignore_index=True)
-    filled = [part for part in parts if part[0].num_cells]
+    filled = [part for part in parts if part[0]]
     if not filled:
         reasons = list_some([f"{reason}: {count:,}" for reason, count in left_out["reason"].value_counts().items()])
         raise DataError(f"no crop could be cut from {len(rows):,} {unit} ({reasons}).", code="LOC008")
@@ -103,7 +101,7 @@ def cut_plates(
     cells = pd.concat([part[1] for part in filled], ignore_index=True)
     write_crop_manifest(
         folder,
-        [part[0] for part in filled],
+        [shard for part in filled for shard in part[0]],
         channels=rules.channels,
         size_px=rules.size_px,
         pixel_size_um=rules.pixel_size_um,
@@ -140,9 +138,8 @@ class _Plate:
     def is_ready_crops(self) -> bool:
         return "Path_Crop" in self.rows.columns
 
-    @property
-    def block_size(self) -> int:
-        return _BLOCK_CELLS if self.is_ready_crops else BLOCK_SITES
+    def split(self, rows: pd.DataFrame) -> list[tuple[int, pd.DataFrame]]:
+        return list(enumerate(split_blocks(rows, least=MIN_READY if self.is_ready_crops else MIN_SITES)))
 
     def begin(self) -> Iterator[Task]:
         """Yield the first tasks: to look at the plate, or to cut it; none if it is finished."""
@@ -152,7 +149,7 @@ class _Plate:
         if not needs_survey(self.rules) or self.files.survey.is_file():
             yield from self.cut()
             return
-        chosen = list(split_blocks(self.rows.iloc[choose_rows(len(self.rows))], self.block_size))
+        chosen = self.split(self.rows.iloc[choose_rows(len(self.rows))])
         look = look_at_ready if self.is_ready_crops else look_at_sites
         for number, rows in chosen:
             yield Task(look, (self.make_block(number, rows), self.rules), partial(self.after_look, number, len(chosen)))
@@ -169,7 +166,7 @@ class _Plate:
 
     def cut(self) -> Iterator[Task]:
         """Yield the tasks that cut the plate's blocks."""
-        blocks = list(split_blocks(self.rows, self.block_size))
+        blocks = self.split(self.rows)
         self.blocks_left = len(blocks)
         how: Cut = pack_ready if self.is_ready_crops else cut_sites
         for number, rows in blocks:
@@ -178,12 +175,12 @@ class _Plate:
             yield Task(cut_block, arguments, partial(self.after_block, len(blocks)))
 
     def after_block(self, num_blocks: int, num_rows: int) -> Iterable[Task]:
-        """When all blocks are cut, go on to put them together."""
+        """When all blocks are cut, go on to finish the plate."""
         self.progress.advance(num_rows)
         self.blocks_left -= 1
         if self.blocks_left:
             return ()
-        return (Task(assemble_plate, (self.files, num_blocks, self.rules, self.drop), lambda _: ()),)
+        return (Task(finish_plate, (self.files, num_blocks, self.rules, self.drop), lambda _: ()),)
 
     def make_block(self, number: int, rows: pd.DataFrame) -> Block:
         """Take the rows of a block, with their centres."""
@@ -197,12 +194,11 @@ class _Plate:
         return Block(self.files.plate, number, tuple(records), centres, self.overlays.intersection(sites))
 
 
-def _read_plate(files: PlateFiles) -> tuple[Shard, pd.DataFrame, pd.DataFrame, str]:
+def _read_plate(files: PlateFiles) -> tuple[list[Shard], pd.DataFrame, pd.DataFrame, str]:
     about = read_json(files.note)
-    dtype = about.pop("dtype")
     return (
-        Shard.parse(about),
+        [Shard.parse(shard) for shard in about["shards"]],
         read_table(files.note.with_suffix(".parquet")),
         read_table(files.note.with_suffix(".left_out.parquet")),
-        dtype,
+        about["dtype"],
     )

@@ -1,6 +1,6 @@
 """Ready crops: one picture a cell, or a file of many; their middle is kept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,23 @@ __all__ = ["pack_ready", "read_ready"]
 
 #: Crops are sub-sampled for the plate's percentiles, less than fields: there are fewer pixels.
 STEP = 2
+_CROPS_AT_ONCE = 256
 
 
-def pack_ready(block: Block, rules: CutRules, ranges: Float[np.ndarray, "2 channel"] | None) -> list[Piece]:
+def pack_ready(block: Block, rules: CutRules, ranges: Float[np.ndarray, "2 channel"] | None) -> Iterator[Piece]:
     """Read the ready crops of a block, and keep their middle."""
-    crops = read_ready(block.rows, rules.channels, rules.size_px)
+    for start in range(0, len(block.rows), _CROPS_AT_ONCE):
+        yield _pack(block.rows[start : start + _CROPS_AT_ONCE], rules, ranges)
+
+
+def _pack(rows: Sequence[Mapping[str, Any]], rules: CutRules, ranges: Float[np.ndarray, "2 channel"] | None) -> Piece:
+    crops = read_ready(rows, rules.channels, rules.size_px)
     counts = count_values(crops[:, :, ::STEP, ::STEP].swapaxes(0, 1).reshape(len(rules.channels), -1))
     largest = 2**rules.bit_depth - 1 if rules.bit_depth else int(np.iinfo(crops.dtype).max)
     quality = measure_quality(crops, channel=rules.channels.index(rules.nuclei_channel), largest=largest)
-    cells = pd.concat([pd.DataFrame(list(block.rows)), quality.reset_index(drop=True)], axis=1).assign(padded=False)
+    cells = pd.concat([pd.DataFrame(list(rows)), quality.reset_index(drop=True)], axis=1).assign(padded=False)
     scaled, own = scale_crops_to_rule(crops, counts, largest, ranges, rules)
-    return [Piece(scaled, cells, pd.DataFrame(columns=LEFT_OUT_COLUMNS), counts, own, str(block.rows[0]["Path_Crop"]))]
+    return Piece(scaled, cells, pd.DataFrame(columns=LEFT_OUT_COLUMNS), counts, own, str(rows[0]["Path_Crop"]))
 
 
 def read_ready(

@@ -81,7 +81,8 @@ def read_mechanisms(path: Path, *, columns: Mapping[str, str] | None = None) -> 
     if table.empty:
         raise DataError(
             f"{path}: the mechanism table has no rows. Expected one row a treatment: compound, concentration, "
-            "mechanism; or leave the table out to run without scores."
+            "mechanism; or leave the table out to run without scores.",
+            code="META001",
         )
     if "Metadata_Concentration" not in table:
         logger.warning(
@@ -125,7 +126,8 @@ def describe_wells(
             raise DataError(
                 f"{source}: the batch of plate {plate!r} is not found by batch_pattern {batch_pattern!r}. "
                 "Set it, as --set 'screen.batch_pattern=^(.*)$' (screen.batch_pattern: its first group is the batch; "
-                f"'^(.*)$' makes each plate one), or name the batch's column: {how_to_tell('batch')}."
+                f"'^(.*)$' makes each plate one), or name the batch's column: {how_to_tell('batch')}.",
+                code="META011",
             )
         batches[plate] = match.group(1)
     compounds = wells["Metadata_Compound"]
@@ -186,7 +188,8 @@ def settle_wells(
         number = len(wells.drop_duplicates(WELL))
         raise DataError(
             f"{source}: none of its {number:,} wells has a compound ({told['Metadata_Compound']} is empty, or the well "
-            f"marked so). Expected the compounds; if another column has them, name it: {how_to_tell('compound')}."
+            f"marked so). Expected the compounds; if another column has them, name it: {how_to_tell('compound')}.",
+            code="META003",
         )
     settled: dict[str, pd.Series] = {"Metadata_Compound": compounds.mask(empty, "")}
     if "Metadata_control_type" in wells:
@@ -211,7 +214,8 @@ def _check_control_types(types: pd.Series, name: str, source: str) -> None:
         raise DataError(
             f"{source}: {name} says {list_some(counted)} in {len(unknown):,} of {len(types):,} rows, first in row "
             f"{unknown.index[0] + 1}. Expected {', '.join(CONTROL_TYPES)} or empty; rename them, or name another "
-            f"column: {how_to_tell('control_type')}."
+            f"column: {how_to_tell('control_type')}.",
+            code="META003",
         )
 
 
@@ -224,7 +228,8 @@ def _check_doses(doses: pd.Series, wells: pd.DataFrame, name: str, source: str) 
         raise DataError(
             f"{source}: {name} is empty in {len(gaps):,} of {len(doses):,} rows, first in row {first + 1} "
             f"({plate} {well} {compound}). Expected a number of µM; where {compound} is untreated, say so: "
-            f"--set 'screen.controls=[{compound}]'."
+            f"--set 'screen.controls=[{compound}]'.",
+            code="META003",
         )
 
 
@@ -245,7 +250,8 @@ def check_wells(screen: pd.DataFrame, source: str) -> None:
     num_wells = len(twice.drop_duplicates(WELL))
     raise DataError(
         f"{source}: {num_wells} well{'s have' if num_wells > 1 else ' has'} more than one treatment, first: "
-        f"{plate} {well} ({' and '.join(treatment_names(here))}). Expected one compound at one concentration a well."
+        f"{plate} {well} ({' and '.join(treatment_names(here))}). Expected one compound at one concentration a well.",
+        code="META004",
     )
 
 

@@ -63,7 +63,8 @@ class Source:
     def list_files(self) -> list[str]:
         """List the files that hold pixels, each once."""
         columns = [name for name in self.rows.columns if name.startswith(PATH_PREFIX)]
-        return sorted(set(self.rows[columns].to_numpy().ravel().astype(str)))
+        # str of each: NumPy's own texts are bytes to os.scandir
+        return sorted({str(path) for name in columns for path in self.rows[name].unique()})
 
 
 def open_screen(screen: RealScreenSettings, *, skip_missing: bool) -> Source:

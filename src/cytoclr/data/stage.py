@@ -12,16 +12,17 @@ import pandas as pd
 from cytoclr.config import CropSettings
 from cytoclr.data.cluster import Cluster, Here
 from cytoclr.data.cut import LEFT_OUT_COLUMNS, CutRules
+from cytoclr.data.images import read_about
 from cytoclr.data.locations import Locations, read_locations, split_locations
 from cytoclr.data.masks import find_masks
 from cytoclr.data.plates import cut_plates
 from cytoclr.data.ranges import IntensityRule
 from cytoclr.data.ready import read_ready
 from cytoclr.data.sources import RealScreenSettings, Source, describe_source, open_screen
-from cytoclr.errors import SettingsError
+from cytoclr.errors import CytoclrError, SettingsError
 from cytoclr.progress import Progress
 from cytoclr.storage import hash_tree, write_table, write_text
-from cytoclr.tables import ILLUMINATION_PREFIX, NUM_CELLS, SITE, WELL, WELL_METADATA
+from cytoclr.tables import ILLUMINATION_PREFIX, NUM_CELLS, PATH_PREFIX, SITE, WELL, WELL_METADATA
 
 __all__ = ["CropPlan", "choose_nuclei_channel", "plan_crops"]
 
@@ -138,7 +139,7 @@ def _make_rules(screen: RealScreenSettings, source: Source, settings: CropSettin
         apply_masks=settings.apply_masks,
         illumination="given" if given else None,
         bit_depth=screen.bit_depth,
-        pixel_size_um=screen.pixel_size_um,
+        pixel_size_um=screen.pixel_size_um or _find_pixel_size(source),
     )
 
 
@@ -166,6 +167,16 @@ def _find_size(source: Source) -> int:
         return DEFAULT_SIZE_PX
     first = {str(name): value for name, value in source.rows.iloc[0].items()}
     return int(read_ready([first], source.channels, None).shape[2])
+
+
+def _find_pixel_size(source: Source) -> float | None:
+    """Ask the first image; one that cannot be read says so when it is cut."""
+    if source.is_ready_crops:
+        return None
+    try:
+        return read_about(source.rows[f"{PATH_PREFIX}{source.channels[0]}"].iloc[0]).pixel_size_um
+    except CytoclrError:
+        return None
 
 
 def _refuse_of_ready_crops(settings: CropSettings) -> None:

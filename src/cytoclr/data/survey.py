@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, UInt
 
 from cytoclr.data.blocks import Block, PlateFiles
-from cytoclr.data.crops import shard_name
+from cytoclr.data.crops import plate_stem
 from cytoclr.data.cut import STEP, CutRules, read_site
 from cytoclr.data.illumination import correct_field, expand_illumination, fit_illumination, shrink_field
 from cytoclr.data.ranges import add_counts, count_values
@@ -80,7 +80,7 @@ def fit_survey(looks: Sequence[Look], files: PlateFiles, rules: CutRules) -> Non
     if isinstance(rules.illumination, Path):
         fitted = fit_illumination(np.stack([look.light for look in looks if look.light is not None]))
         rules.illumination.mkdir(parents=True, exist_ok=True)
-        with open_atomic(rules.illumination / shard_name(files.plate)) as file:
+        with open_atomic(rules.illumination / f"{plate_stem(files.plate)}.npy") as file:
             np.save(file, fitted, allow_pickle=False)
         function = np.ascontiguousarray(expand_illumination(fitted, shapes[0])[:, ::STEP, ::STEP])
     counts = None

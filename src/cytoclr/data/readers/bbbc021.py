@@ -44,7 +44,9 @@ def read_image_table(
     texts = read_texts(path)
     channels = [name.removeprefix(_FILE) for name in texts.columns if name.startswith(_FILE)]
     if not channels:
-        raise DataError(f"{path}: no column {_FILE}<channel>. Found: {list_some(list(texts.columns), 12)}.")
+        raise DataError(
+            f"{path}: no column {_FILE}<channel>. Found: {list_some(list(texts.columns), 12)}.", code="META002"
+        )
     sources = {
         "Metadata_Plate": f"Image_Metadata_Plate_{channels[0]}",
         "Metadata_Well": f"Image_Metadata_Well_{channels[0]}",
@@ -54,9 +56,11 @@ def read_image_table(
     needed = [*sources.values(), *(f"{_FOLDER}{channel}" for channel in channels)]
     missing = [name for name in needed if name not in texts.columns]
     if missing:
-        raise DataError(f"{path}: lacks {', '.join(missing)}. Found: {list_some(list(texts.columns), 14)}.")
+        raise DataError(
+            f"{path}: lacks {', '.join(missing)}. Found: {list_some(list(texts.columns), 14)}.", code="META002"
+        )
     if texts.empty:
-        raise DataError(f"{path}: the image table has no rows.")
+        raise DataError(f"{path}: the image table has no rows.", code="META001")
     doses = sources["Metadata_Concentration"]
     check_concentrations(texts[doses], doses, str(path))
     screen = pd.DataFrame({ours: texts[theirs] for ours, theirs in sources.items()})
@@ -69,7 +73,7 @@ def read_image_table(
         absent = sorted(set(plates) - set(screen["Metadata_Plate"]))
         if absent:
             known = list_some(sorted(screen["Metadata_Plate"].unique()))
-            raise DataError(f"{path}: no plate {', '.join(absent)}. Known plates: {known}.")
+            raise DataError(f"{path}: no plate {', '.join(absent)}. Known plates: {known}.", code="META008")
         screen = screen[screen["Metadata_Plate"].isin(plates)].reset_index(drop=True)
     screen = describe_wells(
         screen,
@@ -93,7 +97,8 @@ def _check_files(screen: pd.DataFrame, path: Path) -> None:
         same = twice[twice["value"] == name]["variable"].str.removeprefix(PATH_PREFIX)
         places = [f"row {row + 1} {channel}" for row, channel in same.items()]
         raise DataError(
-            f"{path}: the file {name} stands in {list_some(places)}. Expected one of its own for each image."
+            f"{path}: the file {name} stands in {list_some(places)}. Expected one of its own for each image.",
+            code="NAME003",
         )
 
 
@@ -103,7 +108,8 @@ def _read_sites(names: pd.Series, path: Path) -> list[int]:
         if match is None:
             raise DataError(
                 f"{path}: row {row + 1}: no site number in the file name {names.iloc[row]!r}. "
-                "Expected '_s<site>_w<channel>'."
+                "Expected '_s<site>_w<channel>'.",
+                code="META003",
             )
     return [int(match.group(1)) for match in matches if match is not None]
 
@@ -124,7 +130,10 @@ def find_images(screen: pd.DataFrame, images: Path, *, skip_missing: bool) -> tu
         A file is missing and `skip_missing` is false, or a path would leave the images' folder.
     """
     if not images.is_dir():
-        raise DataError(f"{images}: no such folder. Expected the folder that holds the plates' folders of TIFF files.")
+        raise DataError(
+            f"{images}: no such folder. Expected the folder that holds the plates' folders of TIFF files.",
+            code="IMG001",
+        )
     channels = channel_names(screen)
     listings: dict[Path, frozenset[str]] = {}
     found: dict[str, list[str | None]] = {
@@ -144,17 +153,23 @@ def find_images(screen: pd.DataFrame, images: Path, *, skip_missing: bool) -> tu
         raise DataError(
             f"{len(left_out):,} of {len(screen):,} sites lack an image file, first: {first['Metadata_Plate']} "
             f"{first['Metadata_Well']} s{first['Metadata_Site']} ({first['reason'].removeprefix('no image file: ')}). "
-            f"Expected under {images}. Pass --skip-missing to leave them out."
+            f"Expected under {images}. Pass --skip-missing to leave them out.",
+            code="IMG001",
         )
     if len(left_out) == len(screen):
-        raise DataError(f"None of the {len(screen):,} sites has all its image files under {images}. Correct the path.")
+        raise DataError(
+            f"None of the {len(screen):,} sites has all its image files under {images}. Correct the path.",
+            code="IMG001",
+        )
     return screen.assign(**paths)[~incomplete].reset_index(drop=True), left_out
 
 
 def _find_image(path: str, images: Path, listings: dict[Path, frozenset[str]]) -> str | None:
     relative = PurePosixPath(path.replace("\\", "/"))
     if relative.is_absolute() or ".." in relative.parts or ":" in "".join(relative.parts[:1]):
-        raise DataError(f"the image path {path!r} leaves the images' folder. Expected one relative to {images}.")
+        raise DataError(
+            f"the image path {path!r} leaves the images' folder. Expected one relative to {images}.", code="NAME006"
+        )
     for folder in (images / relative.parent, images / relative.parent.name):
         if folder not in listings:
             entries = os.scandir(folder) if folder.is_dir() else ()

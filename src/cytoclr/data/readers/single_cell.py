@@ -60,7 +60,7 @@ def read_single_cells(
     if "Image_Name" not in texts.columns:
         _refuse_columns(["Image_Name"], texts, path)
     if texts.empty:
-        raise DataError(f"{path}: the table has no rows.")
+        raise DataError(f"{path}: the table has no rows.", code="META001")
     cells = _read_export(texts, path) if is_export(list(texts.columns)) else _read_flat(texts, path)
     cells = describe_wells(
         cells,
@@ -84,7 +84,9 @@ def is_export(names: Sequence[str]) -> bool:
 
 
 def _refuse_columns(missing: Sequence[str], texts: pd.DataFrame, path: Path) -> None:
-    raise DataError(f"{path}: lacks {' and '.join(missing)}. Found: {list_some(list(texts.columns), 12)}.")
+    raise DataError(
+        f"{path}: lacks {' and '.join(missing)}. Found: {list_some(list(texts.columns), 12)}.", code="META002"
+    )
 
 
 def _read_flat(texts: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -159,7 +161,8 @@ def _refuse_unreadable(values: pd.Series, parts: pd.DataFrame, expected: str, pa
         row = int(wrong.to_numpy().argmax())
         raise DataError(
             f"{path}: {values.name} cannot be read in {int(wrong.sum()):,} of {len(values):,} rows, first in row "
-            f"{row + 1}: found {values.iloc[row]!r}, expected {expected}."
+            f"{row + 1}: found {values.iloc[row]!r}, expected {expected}.",
+            code="META003",
         )
 
 
@@ -172,7 +175,9 @@ def _check_targets(texts: pd.DataFrame, label: str, path: Path) -> None:
         if len(twice):
             value = twice.iloc[0][name]
             others = list_some(list(twice.loc[twice[name] == value, other]))
-            raise DataError(f"{path}: {name} {value!r} stands with {other} {others}. Expected one of each.")
+            raise DataError(
+                f"{path}: {name} {value!r} stands with {other} {others}. Expected one of each.", code="META003"
+            )
 
 
 def find_strips(cells: pd.DataFrame, images: Path, *, skip_missing: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -184,7 +189,7 @@ def find_strips(cells: pd.DataFrame, images: Path, *, skip_missing: bool) -> tup
         A file is missing and `skip_missing` is false, or all are, or a name would leave the images' folder.
     """
     if not images.is_dir():
-        raise DataError(f"{images}: no such folder. Expected the folder of the PNG files.")
+        raise DataError(f"{images}: no such folder. Expected the folder of the PNG files.", code="IMG001")
     _refuse_outside(cells["Path_Crop"], images)
     folders = {name.rpartition("/")[0] for name in cells["Path_Crop"]}
     present = {name for folder in folders for name in _list_files(images, folder)}
@@ -194,7 +199,8 @@ def find_strips(cells: pd.DataFrame, images: Path, *, skip_missing: bool) -> tup
         advice = "Correct the path." if gone.all() else "Pass --skip-missing to leave them out."
         raise DataError(
             f"{int(gone.sum()):,} of {len(cells):,} crops have no image file, first: "
-            f"{cells.loc[gone, 'Path_Crop'].iloc[0]}. Expected in {images}. {advice}"
+            f"{cells.loc[gone, 'Path_Crop'].iloc[0]}. Expected in {images}. {advice}",
+            code="IMG001",
         )
     kept = cells[~gone].reset_index(drop=True)
     return kept.assign(Path_Crop=[str(images / name) for name in kept["Path_Crop"]]), left_out
