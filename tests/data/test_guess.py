@@ -178,7 +178,7 @@ def test_an_image_table_is_known(tiny_screen: Path) -> None:
     assert screen.controls == ("DMSO",)
     assert settings.crop.nuclei_channel == "DAPI"
     assert find(guess, "nuclei_channel").why == "by its name"
-    assert find(guess, "images").why == "8 of its first 8 images lie there"
+    assert find(guess, "images").why == "8 of 8 images of DAPI lie there"
 
 
 def test_an_image_table_away_from_its_images_is_to_do(tiny_screen: Path) -> None:

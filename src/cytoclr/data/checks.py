@@ -240,7 +240,8 @@ def _tell_missing(source: Source, refused: CytoclrError | None, settings: Settin
     names = name_sites(missing)
     examples = tuple(f"{name}: {reason}" for name, reason in zip(names, missing["reason"], strict=False))
     if refused is not None:
-        return Finding("IMG001", "error", str(refused), examples, len(missing), error=refused)
+        code = refused.code or "IMG001"
+        return Finding(code, "error", str(refused), examples, len(missing), error=refused)
     what = "cells" if source.is_ready_crops else "sites"
     message = f"{len(missing):,} of {number:,} {what} are left out."
     return Finding("IMG001", "warning", message, examples, len(missing), "Look for their files, if they should count.")

@@ -19,7 +19,7 @@ from skimage.measure import label, regionprops_table
 from skimage.segmentation import clear_border
 
 from cytoclr.config import SingleCellSettings, check_settings
-from cytoclr.data.columns import WELL_FIELDS, is_field
+from cytoclr.data.columns import MECHANISM_FIELDS, WELL_FIELDS, is_field
 from cytoclr.data.files import read_any_table, read_header, read_texts
 from cytoclr.data.images import ImageAbout, ends_in_mask, read_about, read_field
 from cytoclr.data.profiles import is_image_table
@@ -27,7 +27,7 @@ from cytoclr.data.readers.images import compile_template, find_files, find_repea
 from cytoclr.data.readers.single_cell import is_export
 from cytoclr.data.sources import RealScreenSettings, Source, open_screen
 from cytoclr.errors import CytoclrError, DataError, list_some
-from cytoclr.tables import PATH_PREFIX, PLANE_PREFIX, is_control, sort_naturally
+from cytoclr.tables import LOCATIONS, PATH_PREFIX, PLANE_PREFIX, is_control, sort_naturally
 
 __all__ = ["Guess", "Line", "find_dna_channel", "guess_settings", "measure_blobs", "write_config"]
 
@@ -141,7 +141,10 @@ def guess_settings(folder: Path, *, metadata: Path | None, mechanisms: Path | No
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder. Expected the folder of the plates.", code="IMG001")
-    lines = _recognise(_list_shallow(folder))
+    listing = _list_shallow(folder)
+    lines = _recognise(listing)
+    if not any(line.key == "locations" for line in lines):
+        lines += _find_locations(listing)
     notes: list[str] = []
     if metadata is not None:
         lines += _guess_plate_map(metadata)
@@ -163,7 +166,8 @@ def guess_settings(folder: Path, *, metadata: Path | None, mechanisms: Path | No
     if mechanisms is not None:
         lines.append(Line("evaluate", "mechanisms", str(mechanisms.absolute())))
     else:
-        lines.append(Line("evaluate", "mechanisms", todo="a table of compound, concentration, mechanism, for scores"))
+        todo = Line("evaluate", "mechanisms", todo="a table of compound, concentration, mechanism, for scores")
+        lines += _find_mechanisms(listing) or [todo]
     return Guess(tuple(lines), tuple(notes))
 
 
@@ -277,7 +281,11 @@ def _find_ready_crops(listing: _Listing) -> list[Line]:
 def _find_project(listing: _Listing) -> list[Line]:
     for table in listing.tables:
         if table.as_posix().endswith("inputs/metadata/index.csv"):
-            return [_reader("deepprofiler", "it has inputs/metadata/index.csv"), _place("folder", table.parents[2])]
+            found = [_reader("deepprofiler", "it has inputs/metadata/index.csv"), _place("folder", table.parents[2])]
+            centres = table.parents[1] / "locations"
+            if centres.is_dir():
+                found.append(Line("crop", "locations", centres.absolute().as_posix(), "the project has them"))
+            return found
     return []
 
 
@@ -290,11 +298,11 @@ def _find_image_table(listing: _Listing) -> list[Line]:
         channel = first.removeprefix("Image_FileName_")
         if f"Image_PathName_{channel}" not in texts:
             continue
-        rows = list(zip(texts[f"Image_PathName_{channel}"], texts[f"Image_FileName_{channel}"], strict=True))[:200]
+        names = texts.groupby(f"Image_PathName_{channel}")[first].agg(set).to_dict()
         folders = list(dict.fromkeys([table.parent, listing.folder, *listing.folders]))
-        counts = {path: sum(_has_image(path, inside, name) for inside, name in rows) for path in folders}
+        counts = {path: _count_images(path, names) for path in folders}
         images = max(folders, key=lambda path: counts[path])
-        why = f"{counts[images]} of its first {len(rows)} images lie there"
+        why = f"{counts[images]:,} of {texts[first].nunique():,} images of {channel} lie there"
         known = _reader("bbbc021", f"{table.name} has columns Image_FileName_")
         if counts[images]:
             return [known, _place("image_table", table), _place("images", images, why)]
@@ -303,8 +311,17 @@ def _find_image_table(listing: _Listing) -> list[Line]:
     return []
 
 
-def _has_image(folder: Path, inside: str, name: str) -> bool:
-    return (folder / inside / name).is_file() or (folder / Path(inside).name / name).is_file()
+def _count_images(folder: Path, names: Mapping[str, set[str]]) -> int:
+    """Count the images of a table, by the folder it tells, that lie in that folder below this one, or in its last."""
+    found = 0
+    for inside, wanted in names.items():
+        there = {name for place in {folder / inside, folder / Path(inside).name} for name in _list_names(place)}
+        found += len(wanted & there)
+    return found
+
+
+def _list_names(folder: Path) -> list[str]:
+    return os.listdir(folder) if folder.is_dir() else []
 
 
 def _find_loaddata(listing: _Listing) -> list[Line]:
@@ -325,7 +342,31 @@ def _find_loaddata(listing: _Listing) -> list[Line]:
     folders = [str(first[name].iloc[0]) for name in first.columns if name.startswith("PathName_") and len(first)]
     if folders and not Path(folders[0]).is_dir():
         lines.append(_place("images", listing.folder, f"the table's own folder {folders[0]} is not there"))
+    if "CellCenters" in first:
+        lines.append(Line("crop", "locations", best.absolute().as_posix(), "it has a column CellCenters"))
     return lines
+
+
+def _find_locations(listing: _Listing) -> list[Line]:
+    """Find a table of cell centres of our own shape, as `cytoclr fetch` writes it."""
+    columns = {column.name for column in LOCATIONS.columns}
+    return [
+        Line("crop", "locations", table.absolute().as_posix(), "its columns are those of cell centres")
+        for table in listing.tables
+        if columns <= set(read_header(table))
+    ][:1]
+
+
+def _find_mechanisms(listing: _Listing) -> list[Line]:
+    """Find a table of compounds and mechanisms, and of nothing that is told of wells."""
+    of_wells = {word: WELL_FIELDS[word] for word in ("plate", "well")}
+    return [
+        Line("evaluate", "mechanisms", table.absolute().as_posix(), "its columns are compound and mechanism")
+        for table in listing.tables
+        for header in (read_header(table),)
+        if all(any(is_field(name, {word: MECHANISM_FIELDS[word]}) for name in header) for word in MECHANISM_FIELDS)
+        and not any(is_field(name, of_wells) for name in header)
+    ][:1]
 
 
 def _find_ome_zarr(listing: _Listing) -> list[Line]:
