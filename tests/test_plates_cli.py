@@ -6,25 +6,32 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import boto3
+import imagecodecs
 import numpy as np
 import pandas as pd
 import pytest
+import requests
 import tifffile
 import toys
 from click.testing import Result
+from moto.server import ThreadedMotoServer
 from toys import Toy, Written, draw_toy
 from typer.testing import CliRunner
 
 from cytoclr.cli import app
 from cytoclr.config import ImagesSettings, read_settings
 from cytoclr.data.crops import CropStore
+from cytoclr.data.screen import name_well
 from cytoclr.storage import read_table
-from cytoclr.tables import channel_names
+from cytoclr.tables import SITE
 
 
 @pytest.fixture(autouse=True)
@@ -260,7 +267,10 @@ def test_masks_tell_the_centres(tmp_path: Path, only: bool) -> None:
         return assert_toy(toy, store, cells)
     rows, columns = np.mgrid[-12:12, -12:12]
     inside = np.hypot(rows, columns) <= toys.DIAMETER_PX / 2
-    wanted = [toy.crop(*cell) * inside for cell in toy.cells().drop(columns=["Metadata_Plate", "Metadata_Object"]).itertuples(index=False)]
+    wanted = [
+        toy.crop(*cell) * inside
+        for cell in toy.cells().drop(columns=["Metadata_Plate", "Metadata_Object"]).itertuples(index=False)
+    ]
     np.testing.assert_array_equal(store.read(np.arange(len(cells))), np.stack(wanted))
     return None
 
@@ -405,7 +415,14 @@ REFUSALS: list[tuple[Write, Callable[[Path], None], tuple[str, ...], int, str, s
     (named["imagexpress"], partial(spoil_images, change=np.uint8), (), 3, "IMG006", "uint8"),
     (named["imagexpress"], shutil.rmtree, (), 3, "IMG001", "plates: no such folder"),
     (named["imagexpress"], nothing, ("screen.template=cytation",), 3, "NAME001", "none of 12 image files fits"),
-    (named["imagexpress"], nothing, ("screen.template=metaxpress",), 2, "NAME007", "template 'metaxpress' is not known"),
+    (
+        named["imagexpress"],
+        nothing,
+        ("screen.template=metaxpress",),
+        2,
+        "NAME007",
+        "template 'metaxpress' is not known",
+    ),
     (
         named["imagexpress"],
         nothing,
@@ -447,19 +464,40 @@ REFUSALS: list[tuple[Write, Callable[[Path], None], tuple[str, ...], int, str, s
     (zarr_plate, nothing, ("screen.channels={DNA: DAPI}",), 3, "NAME004", "no channel DAPI, asked for as DNA"),
     # a DeepProfiler project
     (toys.write_project, lose("index.csv"), (), 3, "META001", "index.csv: no such file"),
-    (toys.write_project, edit("index.csv", "P1/B02_1_1", "../../B02_1_1"), (), 3, "NAME006", "leaves the images' folder"),
+    (
+        toys.write_project,
+        edit("index.csv", "P1/B02_1_1", "../../B02_1_1"),
+        (),
+        3,
+        "NAME006",
+        "leaves the images' folder",
+    ),
     (toys.write_project, lose_image, (), 3, "IMG001", "1 of 6 sites lack an image, first: P1 B02 s1"),
     # BBBC021's table
     (toys.write_bbbc021, lose_image, (), 3, "IMG001", "1 of 6 sites lack an image file, first: P1 B02 s1 (DNA)"),
     (toys.write_bbbc021, edit("*image.csv", "Week1/", "../Week1/"), (), 3, "NAME006", "leaves the images' folder"),
     (toys.write_bbbc021, edit("*image.csv", "NA,0.3", "NA,much"), (), 3, "META003", "is no number of µM"),
-    (toys.write_bbbc021, edit("*image.csv", "Image_Metadata_Well", "Well"), (), 3, "META002", "lacks Image_Metadata_Well"),
+    (
+        toys.write_bbbc021,
+        edit("*image.csv", "Image_Metadata_Well", "Well"),
+        (),
+        3,
+        "META002",
+        "lacks Image_Metadata_Well",
+    ),
     # ready crops
     (toys.write_strips, lose("P1-B02-s1-1.png"), (), 3, "IMG001", "1 of 36 crops have no image file"),
     (toys.write_strips, spoil("P1-B02-s1-1.png", b"GIF"), (), 3, "CROP001", "not a readable PNG"),
     (toys.write_strips, nothing, ("screen.channels=[DNA, ER, AGP]",), 3, "CROP002", "Expected 3 square channels"),
     (toys.write_strips, nothing, ("crop.size_px=32",), 3, "CROP002", "24 px high. Expected at least 32"),
-    (toys.write_strips, edit("sc-*.csv", "P1-B02-s1-1.png", "P1_B02.png"), (), 3, "META003", "Image_Name cannot be read"),
+    (
+        toys.write_strips,
+        edit("sc-*.csv", "P1-B02-s1-1.png", "P1_B02.png"),
+        (),
+        3,
+        "META003",
+        "Image_Name cannot be read",
+    ),
     (toys.write_h5sc, spoil("P1_B02.h5sc", b"not HDF5"), (), 3, "CROP001", "not a readable HDF5 file"),
     (toys.write_h5sc, nothing, ("screen.channels={DNA: DAPI}",), 3, "NAME004", "no channel DAPI"),
 ]
@@ -567,3 +605,177 @@ def test_wrong_arguments(
     monkeypatch.chdir(tmp_path)
     done = cytoclr(*arguments)
     assert (done.exit_code, sentence in done.stderr) == (code, True), done.output
+
+
+# Public screens: fetched from servers of the test's own, then looked at.
+
+
+class _Folder(SimpleHTTPRequestHandler):
+    """A web server of a folder, which says nothing."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def broad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The Broad's folder of BBBC021, with two plates of two weeks; the fetch goes there."""
+    folder = tmp_path / "server"
+    tables = []
+    for number, plate in enumerate(("Week1_22123", "Week2_24381")):
+        toy = draw_toy(channels=3, bits=16, plate=plate, seed=number)
+        toys.write_bbbc021(toy, tmp_path / plate)
+        table = pd.read_csv(tmp_path / plate / "BBBC021_v1_image.csv", dtype="str", keep_default_na=False)
+        folders = [name for name in table if name.startswith("Image_PathName_")]
+        tables.append(table.assign(**dict.fromkeys(folders, f"{plate[:5]}/{plate}")))
+        shutil.make_archive(
+            str(folder / f"BBBC021_v1_images_{plate}"), "zip", tmp_path / plate / "images/Week1", base_dir=plate
+        )
+    pd.concat(tables).to_csv(folder / "BBBC021_v1_image.csv", index=False)
+    (folder / "BBBC021_v1_compound.csv").write_text("compound,smiles\nDMSO,CS(C)=O\n")
+    (folder / "BBBC021_v1_moa.csv").write_text("compound,concentration,moa\nNA,0.3,DNA damage\n")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Folder, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    monkeypatch.setattr("cytoclr.data.fetch.BROAD_URL", f"http://127.0.0.1:{server.server_address[1]}")
+    monkeypatch.setattr("cytoclr.data.download.SPARE_BYTES", 0)
+    yield folder
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("options", [[], ["--week", "2"]])
+def test_bbbc021_is_fetched_and_looked_at(broad: Path, tmp_path: Path, options: list[str]) -> None:
+    folder = tmp_path / "fetched"
+    said = succeed("fetch", "bbbc021", folder, *options)
+    assert "AstraZeneca" in said
+    assert f"next     cytoclr init {folder}" in said
+    config = init(folder, "--mechanisms", folder / "BBBC021_v1_moa.csv")
+    assert ("plates: [Week2_24381]" in config.read_text()) == bool(options)
+    assert list_errors(config) == []
+    toy = draw_toy(channels=3, bits=16, plate="Week2_24381", seed=1)
+    centres = toys.write_own_centres(toy, tmp_path / "centres.csv")
+    assert_toy(toy, *cut(config, f"crop.locations={centres}", "screen.plates=[Week2_24381]"))
+    again = succeed("fetch", "bbbc021", folder, *options)
+    assert "fetched  0 files" in again
+
+
+@pytest.fixture
+def gallery(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A bucket that is called as the Cell Painting Gallery's."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setattr("cytoclr.data.download.SPARE_BYTES", 0)
+    client = boto3.client("s3", aws_access_key_id="me", aws_secret_access_key="me", region_name="us-east-1")
+    requests.post(f"http://{host}:{port}/moto-api/reset", timeout=10)  # all servers of a process share their buckets
+    client.create_bucket(Bucket="cellpainting-gallery", ACL="public-read")
+    yield client
+    server.stop()
+
+
+def test_a_project_of_the_gallery_is_fetched_and_looked_at(gallery: Any, tmp_path: Path) -> None:
+    toy = draw_toy(channels=2, bits=16)
+    written = toys.write_loaddata(toy, tmp_path / "written", "csv", light=True)
+    project = "cpg1-toy/source_4"
+    places = {"images": f"{project}/images/Batch1/images", "illum": f"{project}/images/Batch1/illum"}
+    for name, key in places.items():
+        for path in (written.folder / name).rglob("*.*"):
+            place = f"{key}/{path.relative_to(written.folder / name).as_posix()}"
+            gallery.put_object(Bucket="cellpainting-gallery", Key=place, Body=path.read_bytes(), ACL="public-read")
+    table = (written.folder / "load_data_with_illum.csv").read_text()
+    for name, key in places.items():
+        there = f"/home/ubuntu/bucket/projects/2020_toy/{key.removeprefix('cpg1-toy/')}"
+        table = table.replace(f"/home/ubuntu/bucket/2020_toy/{name}", there)
+    gallery.put_object(
+        Bucket="cellpainting-gallery",
+        Key=f"{project}/workspace/load_data_csv/Batch1/P1/load_data_with_illum.csv",
+        Body=table.encode(),
+        ACL="public-read",
+    )
+    folder = tmp_path / "fetched"
+    assert "fetched  15 files" in succeed("fetch", "gallery", "cpg1-toy", folder)
+    config = init(folder, "--metadata", toys.write_map(toy, tmp_path / "map.csv"))
+    assert list_errors(config) == []
+    centres = toys.write_own_centres(toy, tmp_path / "centres.csv")
+    changes = (*name_channels(written), f"crop.locations={centres}", "crop.illumination=none")
+    assert_toy(toy, *cut(config, *changes))
+
+
+# Real plates.
+
+
+def cut_real(config: Path, name: str, *options: str) -> tuple[CropStore, pd.DataFrame, pd.DataFrame]:
+    run = config.with_name(name)
+    succeed("crop", config, "--out", run, *options)
+    return CropStore(run / "crops"), read_table(run / "cells.parquet"), pd.read_csv(run / "left_out.csv")
+
+
+REAL = {"nf1": ("DAPI", 5), "pediatric_cancer_atlas": ("DNA", 1)}
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("place", REAL)
+def test_real_fields_with_found_and_with_given_nuclei(real_data: Path, tmp_path: Path, place: str) -> None:
+    channel, num_sites = REAL[place]
+    wells = ("B7", "D6", "D7", "F7", "H12") if place == "nf1" else ("C03",)
+    (tmp_path / "map.csv").write_text("well,compound\n" + "".join(f"{well},DMSO\n" for well in wells))
+    config = tmp_path / "config.yaml"
+    succeed("init", real_data / place / "images", "--metadata", tmp_path / "map.csv", "--out", config)
+    assert list_errors(config) == []
+    _, found, left_out = cut_real(config, "found")
+    table = real_data / place / "cells.parquet"
+    given_by = ("--set", f"crop.locations={table}")
+    assert list_errors(config, f"crop.locations={table}") == []
+    store, given, _ = cut_real(config, "given", *given_by)
+    theirs = pd.read_parquet(table)
+    assert len(given) == 5
+    assert given["Metadata_Well"].nunique() == num_sites
+    np.testing.assert_allclose(np.sort(given["x"]), np.sort(theirs["Nuclei_Location_Center_X"]))
+
+    # each nucleus of CellProfiler is found, within half a nucleus
+    diameter_px = read_settings(config).crop.nucleus_diameter_px
+    for _, cell in given.iterrows():
+        here = found[(found[SITE] == cell[SITE]).all(axis=1)]
+        assert np.hypot(here["x"] - cell["x"], here["y"] - cell["y"]).min() < diameter_px / 2
+
+    # and stands in the middle of its crop
+    dna = store.read(np.arange(5))[:, store.channels.index(channel)].astype(float)
+    middle = slice(store.size_px // 2 - 6, store.size_px // 2 + 6)
+    border = np.concatenate([dna[:, :3].reshape(5, -1), dna[:, -3:].reshape(5, -1)], axis=1)
+    assert (dna[:, middle, middle].mean(axis=(1, 2)) > 1.5 * np.median(border, axis=1)).all()
+
+    # there are about as many: measured 29, 28, 29, 25, 23 where CellProfiler has 28, 27, 29, 25, 23
+    if place == "nf1":
+        counts = found.groupby("Metadata_Well").size() + left_out.groupby("Metadata_Well").size()
+        expected = theirs.set_index(theirs["Image_Metadata_Well_x"].map(name_well))["Image_Count_Nuclei"]
+        assert (counts - expected).abs().max() <= 3
+
+
+@pytest.mark.real_data
+def test_real_fields_of_bbbc021_by_the_official_table(real_data: Path, tmp_path: Path) -> None:
+    """A plate of 55, two sites of 240, a third without its actin image."""
+    folder = tmp_path / "bbbc021"
+    folder.mkdir()
+    for name in ("metadata", "fields"):
+        (folder / name).symlink_to(real_data / "bbbc021" / name)
+    config = init(folder, "--mechanisms", folder / "metadata/BBBC021_v1_moa.csv")
+    assert "plates: [Week2_24381]  # guessed: of 55 plates" in config.read_text()
+    done = cytoclr("crop", config, "--out", tmp_path / "run")
+    assert done.exit_code == 3
+    assert "238 of 240 sites lack an image file, first: Week2_24381 B02 s3 (Actin)." in done.stderr
+    assert cytoclr("check", config, "--skip-missing").exit_code == 0
+    centre = tmp_path / "centres.csv"
+    centre.write_text("plate,well,site,x,y\nWeek2_24381,B02,2,1173,599\n")
+    changes = change(f"crop.locations={centre}", "crop.size_px=68")
+    store, cells, left_out = cut_real(config, "given", "--skip-missing", *changes)
+    assert (left_out["reason"] == "no image file: Actin").sum() == 1
+    assert (left_out["reason"] == "no location given").sum() == 1
+    assert cells["Metadata_control_type"].tolist() == ["trt"]
+    # the 2020 project's own crop of this place
+    strip = imagecodecs.imread(folder / "fields/crop-Week2_24381-B02-s2-row565-column1139.png")
+    np.testing.assert_array_equal(np.concatenate(list(store.read(np.array([0]))[0]), axis=1), strip)
+    _, found, _ = cut_real(config, "found", "--skip-missing")
+    assert len(found) > 200

@@ -267,7 +267,9 @@ def write_ome_zarr(toy: Toy, folder: Path, version: Literal["0.4", "0.5"]) -> Wr
 
     place = folder / f"{toy.plate}.zarr"
     plate = zarr.open_group(str(place), mode="w", zarr_format=3 if version == "0.5" else 2)
-    rows, columns = (sorted({part(well) for well in TREATMENTS}) for part in (lambda well: well[0], lambda well: well[1:]))
+    rows, columns = (
+        sorted({part(well) for well in TREATMENTS}) for part in (lambda well: well[0], lambda well: well[1:])
+    )
     listed = [
         {"path": f"{well[0]}/{well[1:]}", "rowIndex": rows.index(well[0]), "columnIndex": columns.index(well[1:])}
         for well in TREATMENTS
@@ -316,9 +318,7 @@ def write_h5sc(toy: Toy, folder: Path) -> Written:
             file["obs/scportrait_cell_id"] = np.arange(1, len(crops) + 1)
             container = file.create_dataset("obsm/single_cell_images", data=images.astype(np.float32))
             kinds = [b"mask", *[b"image_channel"] * len(toy.channels)]
-            container.attrs.update(
-                {"n_masks": 1, "channel_names": np.array(names), "channel_mapping": np.array(kinds)}
-            )
+            container.attrs.update({"n_masks": 1, "channel_names": np.array(names), "channel_mapping": np.array(kinds)})
     return Written(folder, {channel: channel for channel in toy.channels})
 
 

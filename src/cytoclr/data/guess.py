@@ -301,23 +301,37 @@ def _find_image_table(listing: _Listing) -> list[Line]:
         names = texts.groupby(f"Image_PathName_{channel}")[first].agg(set).to_dict()
         folders = list(dict.fromkeys([table.parent, listing.folder, *listing.folders]))
         counts = {path: _count_images(path, names) for path in folders}
-        images = max(folders, key=lambda path: counts[path])
-        why = f"{counts[images]:,} of {texts[first].nunique():,} images of {channel} lie there"
+        images = max(folders, key=lambda path: sum(counts[path].values()))
+        number = sum(counts[images].values())
+        why = f"{number:,} of {texts[first].nunique():,} images of {channel} lie there"
         known = _reader("bbbc021", f"{table.name} has columns Image_FileName_")
-        if counts[images]:
-            return [known, _place("image_table", table), _place("images", images, why)]
+        if number:
+            lines = [known, _place("image_table", table), _place("images", images, why)]
+            return [*lines, *_list_plates(texts, channel, counts[images])]
         remark = Line("screen", "images", listing.folder.absolute().as_posix(), why, "the folder of its images")
         return [known, _place("image_table", table), remark]
     return []
 
 
-def _count_images(folder: Path, names: Mapping[str, set[str]]) -> int:
-    """Count the images of a table, by the folder it tells, that lie in that folder below this one, or in its last."""
-    found = 0
+def _count_images(folder: Path, names: Mapping[str, set[str]]) -> dict[str, int]:
+    """Count the images of each folder of a table that lie in it below this one, or in the last of its parts."""
+    counts = {}
     for inside, wanted in names.items():
-        there = {name for place in {folder / inside, folder / Path(inside).name} for name in _list_names(place)}
-        found += len(wanted & there)
-    return found
+        places = {folder / inside, folder / Path(inside).name}
+        counts[inside] = len(wanted & {name for place in places for name in _list_names(place)})
+    return counts
+
+
+def _list_plates(texts: pd.DataFrame, channel: str, counts: Mapping[str, int]) -> list[Line]:
+    """Name the plates of a table that are here, unless all are."""
+    plates = texts.get(f"Image_Metadata_Plate_{channel}")
+    if plates is None:
+        return []
+    here = plates[texts[f"Image_PathName_{channel}"].map(counts) > 0].unique()
+    if len(here) == plates.nunique():
+        return []
+    why = f"of {plates.nunique():,} plates of the table the others have no image here"
+    return [Line("screen", "plates", sort_naturally(here), why)]
 
 
 def _list_names(folder: Path) -> list[str]:
