@@ -48,11 +48,19 @@ def write_section(title: str, model: type[BaseModel]) -> Iterator[str]:
         if isinstance(field.default, BaseModel):
             inner[name] = type(field.default)
         elif name != "reader":
+            inner.update((name, part) for part in get_args(field.annotation) if is_section(part))
             default = "required" if field.default is PydanticUndefined else f"`{show(field.default)}`"
             about = [field.description or "", list_choices(field.annotation)]
             yield f"| `{name}` | {default} | {'; '.join(filter(None, about))} |"
     for name, section in inner.items():
         yield from write_section(f"{title}.{name}", section)
+
+
+def is_section(annotation: object) -> bool:
+    """Tell a model of settings that may be left out; those of screens have pages of their own."""
+    return (
+        isinstance(annotation, type) and issubclass(annotation, BaseModel) and "reader" not in annotation.model_fields
+    )
 
 
 def list_choices(annotation: object) -> str:

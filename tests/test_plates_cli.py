@@ -29,6 +29,7 @@ from typer.testing import CliRunner
 from cytoclr.cli import app
 from cytoclr.config import ImagesSettings, read_settings
 from cytoclr.data.crops import CropStore
+from cytoclr.data.fetch import fetch_bbbc021
 from cytoclr.data.screen import name_well
 from cytoclr.storage import read_table
 from cytoclr.tables import SITE
@@ -406,7 +407,7 @@ parquet = partial(toys.write_loaddata, kind="parquet")
 #: Who writes, what breaks, what is set; exit code, code, sentence.
 REFUSALS: list[tuple[Write, Callable[[Path], None], tuple[str, ...], int, str, str]] = [
     # a folder of images
-    (named["imagexpress"], lose_image, (), 3, "NAME005", "1 of 6 sites lack an image file, first: P1 B02 s1 (DNA)."),
+    (named["imagexpress"], lose_image, (), 3, "IMG001", "1 of 6 sites lack an image file, first: P1 B02 s1 (DNA)."),
     (named["imagexpress"], halve_image, (), 3, "IMG003", "cut short"),
     (named["imagexpress"], empty_image, (), 3, "IMG002", "not a readable TIFF"),
     (named["imagexpress"], partial(spoil_images, change=stack), (), 3, "IMG004", "Expected one grey plane"),
@@ -637,7 +638,8 @@ def broad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Folder, directory=str(folder)))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
-    monkeypatch.setattr("cytoclr.data.fetch.BROAD_URL", f"http://127.0.0.1:{server.server_address[1]}")
+    there = partial(fetch_bbbc021, broad_url=f"http://127.0.0.1:{server.server_address[1]}")
+    monkeypatch.setattr("cytoclr.data.fetch.fetch_bbbc021", there)
     monkeypatch.setattr("cytoclr.data.download.SPARE_BYTES", 0)
     yield folder
     server.shutdown()
@@ -773,7 +775,7 @@ def test_real_fields_of_bbbc021_by_the_official_table(real_data: Path, tmp_path:
     store, cells, left_out = cut_real(config, "given", "--skip-missing", *changes)
     assert (left_out["reason"] == "no image file: Actin").sum() == 1
     assert (left_out["reason"] == "no location given").sum() == 1
-    assert cells["Metadata_control_type"].tolist() == ["trt"]
+    assert cells["Metadata_Compound"].tolist() == ["DMSO"]
     # the 2020 project's own crop of this place
     strip = imagecodecs.imread(folder / "fields/crop-Week2_24381-B02-s2-row565-column1139.png")
     np.testing.assert_array_equal(np.concatenate(list(store.read(np.array([0]))[0]), axis=1), strip)

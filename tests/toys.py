@@ -59,7 +59,7 @@ class Toy:
 def draw_toy(
     *, channels: int = 2, bits: int = 12, compression: str | None = None, plate: str = "P1", seed: int = 5
 ) -> Toy:
-    """Draw a toy: discs in DNA, rings of other widths in the others; no two pixels of two fields agree but by chance."""
+    """Draw a toy: discs in DNA, rings of other widths in the others, noise everywhere."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:ROWS, :COLUMNS]
     top = 2**bits - 1

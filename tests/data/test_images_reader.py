@@ -157,7 +157,7 @@ def test_sites_without_a_channel_are_refused_or_left_out(tmp_path: Path) -> None
     (folder / f"P/X_B03_s2_w2{GUID}.tif").unlink()
     with pytest.raises(DataError, match=r"1 of 4 sites lack an image file, first: P B03 s2 \(w2\)\. Pass") as caught:
         read(folder, "imagexpress")
-    assert caught.value.code == "NAME005"
+    assert caught.value.code == "IMG001"
     screen, left_out = read(folder, "imagexpress", skip_missing=True)
     assert len(screen) == 3
     assert left_out.to_numpy().tolist() == [["P", "B03", 2, "no image file: w2"]]

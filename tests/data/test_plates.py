@@ -85,7 +85,7 @@ def read_all(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
 
-@pytest.mark.parametrize("crop", [{}, {"illumination": "plate", "bits": "8", "border": "pad"}], ids=["plain", "all"])
+@pytest.mark.parametrize("crop", [{}, {"illumination": "plate", "bits": 8, "border": "pad"}], ids=["plain", "all"])
 def test_threads_and_processes_give_the_same_bytes(screen: Path, tmp_path: Path, crop: dict[str, object]) -> None:
     cut(screen, tmp_path / "here", **crop)
     expected = read_all(tmp_path / "here")
@@ -179,7 +179,7 @@ def test_every_rule_scales_alike_whether_crops_are_bytes_or_not(
     screen: Path, tmp_path: Path, rule: str, ranges: dict[str, list[float]]
 ) -> None:
     kept, cells = cut(screen, tmp_path / "kept", intensity=rule, ranges=ranges)
-    stored, _ = cut(screen, tmp_path / "bytes", intensity=rule, ranges=ranges, bits="8")
+    stored, _ = cut(screen, tmp_path / "bytes", intensity=rule, ranges=ranges, bits=8)
     rows = np.arange(len(cells))
     assert (kept.dtype, stored.dtype) == (np.dtype(np.uint16), np.dtype(np.uint8))
     assert kept.intensity["rule"] == stored.intensity["rule"] == rule

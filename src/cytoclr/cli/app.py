@@ -1,6 +1,7 @@
 """What all verbs share: the application, their common options, and how whatever happens becomes a sentence."""
 
 import errno
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -111,7 +112,9 @@ def parse_changes(changes: list[str] | None) -> dict[str, Any]:
         key, equals, text = change.partition("=")
         if not equals or not key:
             refuse(f"--set {change}: expected KEY=VALUE, as --set train.epochs=3.")
-        parsed[key], _ = parse_text(text, source=f"--set {change}")
+        # to YAML, {plate}/{well}.tif is a broken table; a template is meant
+        is_template = re.match(r"\{\w+\}", text) is not None
+        parsed[key] = text if is_template else parse_text(text, source=f"--set {change}")[0]
     return parsed
 
 

@@ -22,7 +22,7 @@ __all__ = ["check_settings", "dump_settings", "parse_text", "parse_yaml", "read_
 logger = logging.getLogger(__name__)
 
 
-def read_settings(path: Path, *, changes: Mapping[str, object] | None = None) -> Settings:
+def read_settings(path: Path | str, *, changes: Mapping[str, object] | None = None) -> Settings:
     """Read a config file, ours or the 2020 project's; its relative paths are relative to its own folder.
 
     `changes` replaces single values: ``{"train.epochs": 3}``.
@@ -33,6 +33,7 @@ def read_settings(path: Path, *, changes: Mapping[str, object] | None = None) ->
         The file is missing, is not plain YAML, has a key twice or a key that does not exist, or a value of the
         wrong type or range. The message gives file, line, key and what was expected.
     """
+    path = Path(path)
     value, lines = parse_yaml(path)
     if is_seed_config(value):
         value, notes = convert_seed_config(value, source=str(path), folder=path.parent)

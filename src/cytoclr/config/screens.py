@@ -4,7 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from cytoclr.config.section import BatchPattern, FileOrUrl, FilePath, Positive, Section
+from cytoclr.config.section import BatchPattern, FileOrUrl, FilePath, Positive, Section, Tokens
 
 __all__ = [
     "NUISANCES",
@@ -91,7 +91,7 @@ class PlateSettings(Section):
     plates: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
         None, description="these plates only; null: all"
     )
-    channels: dict[str, str] | None = Field(
+    channels: Tokens | None = Field(
         None,
         description="each channel's name, and what stands for it in the files: {DNA: w1, Actin: w2}; in this order; "
         "null: all, under their own names",
@@ -112,18 +112,21 @@ class ImagesSettings(PlateSettings):
     reader: Literal["images"]
     folder: FilePath = Field(description="all images lie under it")
     template: str = Field(
-        description="how files are named: imagexpress, opera-phenix, cellvoyager, cytation, a pattern as "
+        description="how files are named: imagexpress, opera-phenix, cellvoyager, cytation, incell, a pattern as "
         "{plate}/{well}_s{site}_w{channel}.tif, or a regular expression with such groups"
     )
     plate: str | None = Field(None, description="the plate's name, where the template has none")
-    keep: dict[str, str] = Field({}, description="of several planes, times or the like this one: {plane: 3}")
+    keep: Tokens = Field({}, description="of several planes, times or the like this one: {plane: 3}")
 
 
 class LoadDataSettings(PlateSettings):
     """CellProfiler's LoadData table (CSV or Parquet), also JUMP's and the Cell Painting Gallery's."""
 
     reader: Literal["loaddata"]
-    table: FileOrUrl = Field(description="load_data.csv, load_data_with_illum.csv or .parquet; a file or a URL")
+    table: FileOrUrl = Field(
+        description="load_data.csv, load_data_with_illum.csv or .parquet; a file, a URL, or several: "
+        "plates/**/load_data.csv"
+    )
     images: FileOrUrl | None = Field(
         None, description="where the images lie, if not where the table says: its paths are looked for under this"
     )

@@ -4,10 +4,21 @@ import re
 from pathlib import Path
 from typing import Annotated, no_type_check
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-__all__ = ["BatchPattern", "FileOrUrl", "FilePath", "Fraction", "IncreasingPercents", "Percent", "Positive", "Section"]
+__all__ = [
+    "BatchPattern",
+    "FileOrUrl",
+    "FilePath",
+    "Fraction",
+    "IncreasingPercents",
+    "Percent",
+    "Positive",
+    "Section",
+    "Tokens",
+    "read_list",
+]
 
 
 @no_type_check  # ValidationInfo cannot be checked at run time, as the tests do
@@ -48,6 +59,22 @@ def _check_increasing(pair: tuple[float, float]) -> tuple[float, float]:
 
 BatchPattern = Annotated[str, AfterValidator(_check_pattern)]
 IncreasingPercents = Annotated[tuple[Percent, Percent], AfterValidator(_check_increasing)]
+
+
+def read_list(value: object) -> object:
+    """Take a single word for a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+def _read_texts(values: object) -> object:
+    """Take numbers for texts: a channel's token may be 1."""
+    if not isinstance(values, dict):
+        return values
+    return {key: str(value) if type(value) is int else value for key, value in values.items()}
+
+
+#: Names, and what stands for them in files.
+Tokens = Annotated[dict[str, str], BeforeValidator(_read_texts)]
 
 
 class Section(BaseModel):

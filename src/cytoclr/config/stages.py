@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from cytoclr.config.screens import ScreenSettings, SingleCellSettings, VirtualSettings
-from cytoclr.config.section import FilePath, Fraction, IncreasingPercents, Positive, Section
+from cytoclr.config.section import FilePath, Fraction, IncreasingPercents, Positive, Section, read_list
 
 __all__ = [
     "AugmentSettings",
@@ -68,9 +68,11 @@ class CropSettings(Section):
         description="cell centres: a table (CSV, Parquet, CellProfiler's SQLite) or a folder of them; "
         "null: the masks', else nuclei are found",
     )
-    masks: MaskSettings | None = None
+    masks: MaskSettings | None = Field(None, description="label masks of the cells, of any segmenter")
     apply_masks: bool = Field(False, description="set pixels outside a crop's own cell to nought")
-    nuclei_channel: str | None = Field(None, description="channel in which nuclei are found; null: the first")
+    nuclei_channel: str | None = Field(
+        None, description="channel in which nuclei are found; null: that named as a DNA stain, else the first"
+    )
     nucleus_diameter_px: float = Field(24.0, gt=2.0, description="typical; decides smoothing, splitting and sizes")
     border: Literal["drop", "pad"] = Field(
         "drop", description="crops that cross the field's border: left out and listed, or filled up with background"
@@ -89,10 +91,12 @@ class CropSettings(Section):
     ranges: dict[str, tuple[float, float]] = Field(
         {}, description="of intensity fixed: what becomes 0 and 1 in each channel, as {DNA: [100, 4000]}"
     )
-    bits: Literal["keep", "8"] = Field(
+    bits: Literal["keep", 8] = Field(
         "keep", description="keep the camera's numbers, or store 0..1 as 0..255: half the space, coarser"
     )
-    drop: tuple[Flag, ...] = Field((), description="leave flagged crops out, as [empty, out-of-focus]; all are listed")
+    drop: Annotated[tuple[Flag, ...], BeforeValidator(read_list)] = Field(
+        (), description="leave flagged crops out, as [empty, out-of-focus]; all are listed"
+    )
     overlays: int = Field(6, ge=0, description="fields drawn with their cells, to judge the locations by")
     skip_missing: bool = Field(False, description="leave out, count and list sites with missing files")
 

@@ -1,8 +1,8 @@
 """Blocks: some sites of a plate (or ready crops), the unit of work, of files, and of going on after a stop.
 
-A block is cut into two files beside the plate's: its crops, and what is known of them, which is written last. When all
-blocks of a plate are cut, crops are flagged against the rest of the plate, and the files of crops move to their place. So
-the result is the same to the bit, whoever cut which block, and crops are written once.
+A block is cut into two files beside the plate's: its crops, and what is known of them, which is written last. When
+all blocks of a plate are cut, crops are flagged against the rest of the plate, and the files of crops move to their
+place. So the result is the same to the bit, whoever cut which block, and crops are written once.
 """
 
 import io

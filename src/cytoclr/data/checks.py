@@ -243,6 +243,10 @@ def _tell_missing(source: Source, refused: CytoclrError | None, settings: Settin
         code = refused.code or "IMG001"
         return Finding(code, "error", str(refused), examples, len(missing), error=refused)
     what = "cells" if source.is_ready_crops else "sites"
+    lacking = missing["reason"].str.startswith("no image file")
+    if not lacking.any():
+        message = f"{len(missing):,} of {number:,} {what} are left out: {list_some(list(missing['reason'].unique()))}."
+        return Finding("META003", "note", message, examples, len(missing))
     message = f"{len(missing):,} of {number:,} {what} are left out."
     return Finding("IMG001", "warning", message, examples, len(missing), "Look for their files, if they should count.")
 
@@ -270,7 +274,7 @@ def _check_wells(settings: Settings, screen: RealScreenSettings, rows: pd.DataFr
         yield Finding(
             "META011",
             "note",
-            f"all {wells['Metadata_Plate'].nunique():,} plates are of one batch, {batches[0]}: NSCB, which asks for "
+            f"there is one batch, {batches[0]} ({wells['Metadata_Plate'].nunique():,} plate(s)): NSCB, which asks for "
             "neighbours in other batches, cannot be scored.",
             fix="If there are several, say so: screen.batch_pattern, or a column of the plate map.",
         )
@@ -470,7 +474,7 @@ def _check_disk(
     number, how = _count_cells(source, locations, seen)
     if number is None or not seen:
         return
-    pixel = 1 if settings.crop.bits == "8" else np.dtype(seen[0].dtype).itemsize
+    pixel = 1 if settings.crop.bits == 8 else np.dtype(seen[0].dtype).itemsize
     needed = number * len(source.channels) * size_px**2 * pixel
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free

@@ -78,6 +78,7 @@ def open_cluster(settings: ClusterSettings) -> Iterator[Cluster]:
         return
     from distributed import Client
 
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # it tells every coming and going of a worker
     with _open_workers(settings) as (scheduler, tend):
         try:
             client = Client(scheduler, timeout="30s")

@@ -65,6 +65,8 @@ _PATTERNS = (
     "{plate}_{well}_s{site}",
     "{well}_s{site}",
 )
+#: Where the Cell Painting Gallery has its LoadData tables: source/workspace/load_data_csv/batch/plate.
+_TABLES_OF_GALLERY = "load_data_csv"
 _SUFFIX = re.compile(r"(\.ome)?\.\w+$", re.IGNORECASE)
 
 
@@ -166,8 +168,8 @@ def guess_settings(folder: Path, *, metadata: Path | None, mechanisms: Path | No
     if mechanisms is not None:
         lines.append(Line("evaluate", "mechanisms", str(mechanisms.absolute())))
     else:
-        todo = Line("evaluate", "mechanisms", todo="a table of compound, concentration, mechanism, for scores")
-        lines += _find_mechanisms(listing) or [todo]
+        wanted = Line("evaluate", "mechanisms", todo="a table of compound, concentration, mechanism, for scores")
+        lines += _find_mechanisms(listing) or [wanted]
     return Guess(tuple(lines), tuple(notes))
 
 
@@ -207,7 +209,7 @@ def _write_value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _list_shallow(folder: Path, depth: int = 3) -> _Listing:
+def _list_shallow(folder: Path, depth: int = 8) -> _Listing:
     """List tables, folders and scPortrait's files in the first floors; nothing inside an OME-Zarr."""
     listing = _Listing(folder)
     for path, is_folder in _walk(folder, depth):
@@ -226,7 +228,9 @@ def _walk(folder: Path, depth: int) -> Iterator[tuple[Path, bool]]:
     for entry in ordered:
         is_folder = entry.is_dir()
         yield Path(entry.path), is_folder
-        if is_folder and depth > 1 and not entry.name.endswith(".zarr"):
+        if is_folder and entry.name == _TABLES_OF_GALLERY:
+            yield from _walk(Path(entry.path), 3)
+        elif is_folder and depth > 1 and not entry.name.endswith(".zarr"):
             yield from _walk(Path(entry.path), depth - 1)
 
 
@@ -347,11 +351,12 @@ def _find_loaddata(listing: _Listing) -> list[Line]:
     if not tables:
         return []
     best = min(tables, key=lambda path: ("illum" not in path.name.lower(), path.as_posix()))
-    others = f"; {len(tables) - 1} more such tables are here" if len(tables) > 1 else ""
-    lines = [
-        _reader("loaddata", f"{best.name} has columns FileName_ or URL_"),
-        Line("screen", "table", best.absolute().as_posix(), others.removeprefix("; ")),
-    ]
+    alike = [table for table in tables if table.name == best.name]
+    place = best.absolute().as_posix()
+    if len(alike) > 1:  # a table a plate
+        place = f"{listing.folder.absolute().as_posix()}/**/{best.name}"
+    others = f"{len(tables) - len(alike)} tables of other names are here too" if len(tables) > len(alike) else ""
+    lines = [_reader("loaddata", f"{best.name} has columns FileName_ or URL_"), Line("screen", "table", place, others)]
     first = read_any_table(best).head(1)
     folders = [str(first[name].iloc[0]) for name in first.columns if name.startswith("PathName_") and len(first)]
     if folders and not Path(folders[0]).is_dir():
@@ -496,7 +501,7 @@ def _open(lines: Iterable[Line], folder: Path, notes: list[str]) -> Source | Non
             screen: RealScreenSettings = settings.screen  # type: ignore[assignment]  # a guess is never virtual
             return open_screen(screen, skip_missing=True)
         except CytoclrError as error:
-            notes.append(f"TODO: {error}")
+            notes.append(str(error))
     return None
 
 
@@ -561,7 +566,7 @@ def _guess_fields(source: Source, reader: str, notes: list[str]) -> list[Line]:
     try:
         sample = _look(rows, source.channels)
     except CytoclrError as error:
-        notes.append(f"TODO: {error}")
+        notes.append(str(error))
         return []
     dna, why = find_dna_channel(sample.shares)
     name = dna

@@ -134,9 +134,10 @@ def split_locations(locations: pd.DataFrame, screen: pd.DataFrame, source: str) 
     site = rows[number]
     inside = site >= 0
     if not inside.any():
-        first = next(given.itertuples(index=False, name=None), "none")
+        here = "{} {} s{}".format(*sites[0])
+        first = next(("{} {} s{}".format(*place) for place in given.itertuples(index=False, name=None)), "none")
         raise DataError(
-            f"{source}: none of its sites is in the screen. The screen has {sites[0]}, the locations have "
+            f"{source}: none of its sites is in the screen. The screen has {here}, the locations have "
             f"{first}. Expected the same names of plates, wells and sites.",
             code="LOC002",
         )

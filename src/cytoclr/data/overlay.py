@@ -140,9 +140,9 @@ def _add_caption(canvas: _Canvas, title: str, inside: Bool[np.ndarray, " cell"],
     num_kept, num_cells = int(inside.sum()), len(inside)
     parts = (
         (f"{title}: {num_cells:,} cells, ", _INK),
-        (f"{num_kept:,} kept", _KEPT),
+        (f"{num_kept:,} cropped", _KEPT),
         (", ", _INK),
-        (f"{num_cells - num_kept:,} left out", _LEFT_OUT),
+        (f"{num_cells - num_kept:,} not", _LEFT_OUT),
         (f"; crops of {size_px} px", _INK),
     )
     pen = ImageDraw.Draw(sheet)

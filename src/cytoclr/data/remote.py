@@ -13,7 +13,17 @@ import fsspec
 
 from cytoclr.errors import DataError, MachineError
 
-__all__ = ["as_http", "as_s3", "exists", "is_url", "list_folder", "list_tree", "open_filesystem", "read_bytes"]
+__all__ = [
+    "as_http",
+    "as_s3",
+    "exists",
+    "expand_pattern",
+    "is_url",
+    "list_folder",
+    "list_tree",
+    "open_filesystem",
+    "read_bytes",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +181,19 @@ def list_folder(place: str) -> dict[str, bool]:
         return _ask(ask, place)
     except DataError:
         return {}
+
+
+def expand_pattern(place: str) -> list[str]:
+    """Find the files that a pattern with ``*`` (in a name) or ``**`` (any folders) names, in order.
+
+    Raises
+    ------
+    MachineError
+        The place cannot be reached.
+    """
+    filesystem, path = open_filesystem(place)
+    found = sorted(_ask(lambda: filesystem.glob(path), place))
+    return [filesystem.unstrip_protocol(name) if is_url(place) else name for name in found]
 
 
 def list_tree(place: str) -> dict[str, int]:

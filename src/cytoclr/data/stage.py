@@ -135,7 +135,7 @@ def _make_rules(screen: RealScreenSettings, source: Source, settings: CropSettin
         nucleus_diameter_px=settings.nucleus_diameter_px,
         border=settings.border,
         intensity=intensity,
-        to_bytes=settings.bits == "8",
+        to_bytes=settings.bits == 8,
         apply_masks=settings.apply_masks,
         illumination="given" if given else None,
         bit_depth=screen.bit_depth,

@@ -258,7 +258,7 @@ def read_images(
     DataError
         There is no such folder; no file fits (NAME001); several files stand for one site and channel (NAME003); a
         channel (NAME004) or a plate (META008) that is asked for is not there; a site's number is none; a site lacks a
-        channel and `skip_missing` is false (NAME005), or all do; or what `join_plate_map` refuses.
+        channel and `skip_missing` is false (IMG001), or all do (NAME005); or what `join_plate_map` refuses.
 
     Notes
     -----
@@ -373,8 +373,10 @@ def _keep_files(files: pd.DataFrame, keep: Mapping[str, str], *, template: str, 
             )
         kept = files[word].map({text: _is_same(text, wanted) for text in files[word].unique()}).astype(bool)
         if not kept.any():
+            there = [text for text in sort_naturally(files[word].unique()) if text]
             raise DataError(
-                f"{folder}: no file has the {word} {wanted}. Found: {list_some(sort_naturally(files[word].unique()))}.",
+                f"{folder}: no file has the {word} {wanted}. Found: {list_some(there) or 'none in any name'}. "
+                f"Correct screen.keep, or leave {word} out of it.",
                 code="NAME001",
             )
         logger.info("%s: %s of %s files have the %s %s", folder, kept.sum(), len(files), word, wanted)
@@ -534,7 +536,7 @@ def _leave_out_incomplete(
             f"{folder}: {len(left_out):,} of {len(sites):,} sites lack an image file, first: "
             f"{first['Metadata_Plate']} {first['Metadata_Well']} s{first['Metadata_Site']} "
             f"({first['reason'].removeprefix('no image file: ')}). {advice}",
-            code="NAME005",
+            code="NAME005" if len(left_out) == len(sites) else "IMG001",
         )
     return sites[~incomplete].reset_index(drop=True), left_out
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from cytoclr.data.columns import WELL_FIELDS, check_concentrations, find_columns, how_to_tell, is_field, read_columns
 from cytoclr.data.files import EMPTY, METADATA_PREFIXES, check_names, read_header, read_texts
-from cytoclr.data.remote import is_url, list_folder, read_bytes
+from cytoclr.data.remote import expand_pattern, is_url, list_folder, read_bytes
 from cytoclr.data.screen import join_plate_map, name_well
 from cytoclr.errors import DataError, SettingsError, list_some
 from cytoclr.tables import (
@@ -86,7 +86,8 @@ def read_loaddata(
     Parameters
     ----------
     table
-        CSV (plain or gzipped) or Parquet; a path, or a URL. Files stand in ``FileName_X`` and ``PathName_X``, or in
+        CSV (plain or gzipped) or Parquet; a path, or a URL; with ``*`` or ``**`` several, as one a plate, that are read
+        as one. Files stand in ``FileName_X`` and ``PathName_X``, or in
         ``URL_X``, which comes first unless `images` is told. ``Frame_X`` is the plane of a file of several.
     images
         Folder or URL where the images lie, if not where the table says. A path that stands is taken as it is; of any
@@ -123,7 +124,7 @@ def read_loaddata(
         or site is empty; a site or a file stands twice; a path has ``..`` under `images`; a file is missing and
         `skip_missing` is false; or a well has two treatments.
     """
-    texts = _read_columns(table, told=(columns or {}).values())
+    texts = _read_tables(table, told=(columns or {}).values())
     sources = _find_sources(texts.columns, table)
     chosen = _choose_channels(sources, channels, table)
     told = {word: name for word, name in (columns or {}).items() if metadata is None or name in texts.columns}
@@ -252,6 +253,26 @@ def _read_copy(place: str) -> Iterator[Path]:
             yield path
         except DataError as error:
             raise DataError(str(error).replace(str(path), place), code=error.code) from None
+
+
+def _read_tables(table: str, *, told: Collection[str] = ()) -> pd.DataFrame:
+    """Read one table, or all that a pattern names, as one."""
+    if "*" not in table:
+        return _read_columns(table, told=told)
+    places = expand_pattern(table)
+    if not places:
+        raise DataError(f"{table}: no file fits this pattern. Correct screen.table.", code="META001")
+    parts = [_read_columns(place, told=told) for place in places]
+    for place, part in zip(places, parts, strict=True):
+        differing = sorted(set(part.columns) ^ set(parts[0].columns))
+        if differing:
+            raise DataError(
+                f"{place}: has other columns than {places[0]}, {len(differing)} differ: {list_some(differing)}. "
+                "Expected tables of one kind; name those that are in screen.table.",
+                code="META002",
+            )
+    logger.info("%s: read %s tables as one", table, f"{len(places):,}")
+    return pd.concat(parts, ignore_index=True)
 
 
 def _read_columns(table: str, *, told: Collection[str] = ()) -> pd.DataFrame:
@@ -528,8 +549,8 @@ def _find_files(
     nowhere = [ours for ours, found in functions.items() if all(place is None for place in found)]
     if nowhere:
         logger.warning(
-            "IMG012: the illumination functions of %s are in none of the places that the table says, and not used. "
-            "Put them beside the images (screen.images), or set crop.illumination to plate or none.",
+            "the illumination functions of %s are in none of the places that the table says, and not used. Put them "
+            "beside the images (screen.images), or set crop.illumination to plate or none. (IMG012)",
             list_some(nowhere),
         )
     functions = {ours: found for ours, found in functions.items() if ours not in nowhere}
