@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -504,9 +505,34 @@ REFUSALS: list[tuple[Write, Callable[[Path], None], tuple[str, ...], int, str, s
 ]
 
 
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[Write, tuple[Written, str]]:
+    """Write each kind of screen that is to be broken once, and let `init` look at it: its config, as text."""
+    made = {}
+    for write in dict.fromkeys(write for write, *_ in REFUSALS):
+        root = tmp_path_factory.mktemp("template")
+        (root / "plates").mkdir()
+        written = write(draw_toy(), root / "plates")
+        has_treatments = write in (toys.write_bbbc021, toys.write_strips, toys.write_project)
+        options = () if has_treatments else ("--metadata", toys.write_map(draw_toy(), root / "map.csv"))
+        made[write] = written, init(written.folder, *options).read_text()
+    return made
+
+
+def copy_written(templates: Mapping[Write, tuple[Written, str]], write: Write, tmp_path: Path) -> tuple[Written, Path]:
+    """Copy what was written, and its config with it."""
+    written, text = templates[write]
+    root = written.folder.parent
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "config.yaml"
+    config.write_text(text.replace(str(root), str(tmp_path)))
+    return replace(written, folder=tmp_path / "plates"), config
+
+
 @pytest.mark.parametrize(("write", "break_it", "changes", "exit_code", "code", "sentence"), REFUSALS)
 def test_what_is_wrong_is_one_sentence_with_a_code(
     tmp_path: Path,
+    templates: dict[Write, tuple[Written, str]],
     write: Write,
     break_it: Callable[[Path], None],
     changes: tuple[str, ...],
@@ -514,11 +540,7 @@ def test_what_is_wrong_is_one_sentence_with_a_code(
     code: str,
     sentence: str,
 ) -> None:
-    toy = draw_toy()
-    (tmp_path / "plates").mkdir()
-    written = write(toy, tmp_path / "plates")
-    options = ("--metadata", toys.write_map(toy, tmp_path / "map.csv")) if needs_map(write) else ()
-    config = init(written.folder, *options)
+    written, config = copy_written(templates, write, tmp_path)
     break_it(written.folder)
     done = cytoclr("crop", config, "--out", tmp_path / "run", *change(*written.changes, *changes))
     assert done.exit_code == exit_code, done.output
@@ -529,10 +551,6 @@ def test_what_is_wrong_is_one_sentence_with_a_code(
     assert not (tmp_path / "run/crops").exists()
     if exit_code == 3:
         assert code in {finding["code"] for finding in list_errors(config, *written.changes, *changes)}
-
-
-def needs_map(write: Write) -> bool:
-    return write not in (toys.write_bbbc021, toys.write_strips, toys.write_project)
 
 
 def rename_plate(toy: Toy, path: Path) -> Path:

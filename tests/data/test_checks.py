@@ -223,7 +223,7 @@ TUNED = {"train.fine_tune_from": "model"}
         ),
         (replace_text("image.csv", "DMSO", "water"), {}, "META009", "error", "no well is untreated", ""),
         (replace_text("image.csv", "DMSO", "taxol", 1), {}, "META010", "warning", "1 of 2 plates have", "Week1_101: 2"),
-        (leave_alone, {"screen.plates": [PLATES[0]]}, "META011", "note", "are of one batch, Week1", ""),
+        (leave_alone, {"screen.plates": [PLATES[0]]}, "META011", "note", "there is one batch, Week1", ""),
         (
             leave_alone,
             {"screen.plates": [PLATES[0]]},
@@ -416,7 +416,7 @@ def test_too_little_space_is_told_with_both_numbers(screen: Path, monkeypatch: p
     assert "some 2.46 MB; 2 MB are free" in finding.message
     assert finding.error is not None
     assert finding.error.exit_code == 4
-    assert find(check(screen, LOCATED | {"crop.bits": "8"}), "DISK001").severity == "note"
+    assert find(check(screen, LOCATED | {"crop.bits": 8}), "DISK001").severity == "note"
 
 
 def read_source(folder: Path) -> tuple[Any, Source]:

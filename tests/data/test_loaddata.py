@@ -268,7 +268,7 @@ def test_illumination_functions_that_are_nowhere(jump: tuple[str, Path], caplog:
         function.unlink()
     sites, _ = read_loaddata(table, images=str(images))
     assert not [name for name in sites if name.startswith("Illum_")]
-    assert re.search("IMG012: the illumination functions of AGP, DNA are in none", caplog.text)
+    assert re.search("the illumination functions of AGP, DNA are in none", caplog.text)
 
 
 def test_an_illumination_function_that_is_missing_for_a_plate(tmp_path: Path) -> None:

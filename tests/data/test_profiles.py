@@ -244,7 +244,7 @@ def test_columns_that_are_no_features_are_named(tmp_path: Path, caplog: pytest.L
         (
             "Metadata_Plate,Position,A\nP,B02,1\n",
             r"no column of the well\. Expected Metadata_Well; if it has another name, tell it: --column well=NAME "
-            r"\(well: NAME in columns\)\. Found: Metadata_Plate, Position, A",
+            r"\(in a config, screen\.columns: \{well: NAME\}\)\. Found: Metadata_Plate, Position, A",
         ),
         ("A\n1\n", r"no column of the plate and the well\. Expected Metadata_Plate, Metadata_Well; if"),
         ("Metadata_Plate,Metadata_Well,A\n", r"the table has no rows\. Expected one a well, a site or a cell"),

@@ -88,7 +88,7 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
         ("", "empty"),
         (
             "compound,dose\na,1\n",
-            r"no column of the mechanism\. Expected Metadata_MoA; if .* --column mechanism=NAME \(mech",
+            r"no column of the mechanism\. Expected Metadata_MoA; if .* --column mechanism=NAME\. Found",
         ),
         ("name,moa\na,b\n", r"no column of the compound\. Expected Metadata_Compound; if it has another name"),
         (

@@ -63,7 +63,7 @@ IncreasingPercents = Annotated[tuple[Percent, Percent], AfterValidator(_check_in
 
 def read_list(value: object) -> object:
     """Take a single word for a list of one."""
-    return [value] if isinstance(value, str) else value
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
 def _read_texts(values: object) -> object:

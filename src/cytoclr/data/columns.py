@@ -139,7 +139,8 @@ def show_value(value: object) -> str:
 
 def how_to_tell(word: str) -> str:
     """Say how a field's column is told: at the command line, and in Python or a settings file."""
-    return f"--column {word}=NAME (in a config, screen.columns: {{{word}: NAME}})"
+    in_config = f" (in a config, screen.columns: {{{word}: NAME}})" if word in WELL_FIELDS else ""
+    return f"--column {word}=NAME{in_config}"
 
 
 def read_with_fields(path: Path, fields: Mapping[str, Field], *, told: Mapping[str, str]) -> pd.DataFrame:

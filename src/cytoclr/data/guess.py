@@ -302,7 +302,7 @@ def _find_image_table(listing: _Listing) -> list[Line]:
         channel = first.removeprefix("Image_FileName_")
         if f"Image_PathName_{channel}" not in texts:
             continue
-        names = texts.groupby(f"Image_PathName_{channel}")[first].agg(set).to_dict()
+        names = {str(inside): set(of_folder) for inside, of_folder in texts.groupby(f"Image_PathName_{channel}")[first]}
         folders = list(dict.fromkeys([table.parent, listing.folder, *listing.folders]))
         counts = {path: _count_images(path, names) for path in folders}
         images = max(folders, key=lambda path: sum(counts[path].values()))
