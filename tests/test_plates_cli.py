@@ -133,14 +133,12 @@ def test_fields_of_every_kind_give_the_same_crops(tmp_path: Path, kind: str) -> 
     config = init(written.folder, "--metadata", toys.write_map(toy, tmp_path / "map.csv"))
     assert list_errors(config) == []
     centres = toys.write_own_centres(toy, tmp_path / "centres.csv")
-    changes = (*name_channels(written), f"crop.locations={centres}")
-    assert list_errors(config, *changes) == []
-    assert_toy(toy, *cut(config, *changes))
+    assert_toy(toy, *cut(config, *name_channels(written), f"crop.locations={centres}"))
 
 
 def test_a_plate_in_all_formats_at_once(tmp_path: Path) -> None:
     """One and the same toy, whatever wrote it: the crops are those of the first to the bit."""
-    toy = draw_toy(channels=3)
+    toy = draw_toy()
     seen = {}
     for kind, (write, _) in FIELDS.items():
         folder = tmp_path / kind.replace(" ", "-") / "plates"
@@ -748,7 +746,6 @@ def test_real_fields_with_found_and_with_given_nuclei(real_data: Path, tmp_path:
     _, found, left_out = cut_real(config, "found")
     table = real_data / place / "cells.parquet"
     given_by = ("--set", f"crop.locations={table}")
-    assert list_errors(config, f"crop.locations={table}") == []
     store, given, _ = cut_real(config, "given", *given_by)
     theirs = pd.read_parquet(table)
     assert len(given) == 5

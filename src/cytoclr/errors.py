@@ -55,6 +55,7 @@ CODES = {
     "IMG011": "fields are smaller than a crop",
     "IMG012": "an illumination function is missing or does not fit",
     "IMG013": "the images say another pixel size than was told",
+    "IMG014": "a plate has few fields to estimate its light from",
     # locations and masks
     "LOC001": "the locations cannot be read",
     "LOC002": "no site of the locations is in the screen",

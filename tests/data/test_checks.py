@@ -272,6 +272,7 @@ TUNED = {"train.fine_tune_from": "model"}
         (change_image(saturate), {}, "IMG008", "warning", "1 of 20 images have more than 1%", "B03 s1 DAPI"),
         (copy_an_image, {}, "IMG009", "warning", "2 images share", "Week1_101 B03 s1 DAPI = Week2_202 C02 s1 DAPI"),
         (leave_alone, {"screen.bit_depth": 10}, "IMG010", "error", "pixels above 1,023", "B02 s1 DAPI: 3,"),
+        (leave_alone, {"crop.illumination": "plate"}, "IMG014", "warning", "2 of 2 plates have fewer", "Week1_101: "),
         (leave_alone, {"crop.size_px": 200}, "IMG011", "error", "10 of 10 fields are smaller than a crop", "B02 s1"),
         (
             leave_alone,

@@ -12,6 +12,7 @@ import pandas as pd
 
 from cytoclr.config import Settings
 from cytoclr.data.findings import NUM_EXAMPLES, Checked, Finding, Severity, name_sites, sort_findings, tell_refusal
+from cytoclr.data.illumination import MIN_FIELDS
 from cytoclr.data.judge import judge_images, judge_locations, judge_nuclei, judge_sizes
 from cytoclr.data.locations import Locations, read_locations, split_locations
 from cytoclr.data.masks import find_masks
@@ -142,6 +143,8 @@ def check_source(
     findings = [*_check_wells(settings, screen, rows), *_check_mechanisms(rows, mechanisms)]
     channels = _check_channels(settings, screen, source.channels)
     findings += channels
+    if settings.crop.illumination == "plate":
+        findings += _check_light(rows)
     is_remote = any(is_url(path) for path in source.list_files())
     chosen = rows if every else choose_sample(rows, min(sample, NUM_REMOTE) if is_remote else sample)
     if is_remote and len(chosen) < len(rows):
@@ -258,6 +261,21 @@ def _read_centres(source: Source, path: Path | None) -> Locations | None:
 
 
 # What the tables say.
+
+
+def _check_light(rows: pd.DataFrame) -> Iterator[Finding]:
+    counts = rows.groupby("Metadata_Plate").size()
+    few = counts[counts < MIN_FIELDS]
+    if len(few):
+        yield Finding(
+            "IMG014",
+            "warning",
+            f"{len(few):,} of {len(counts):,} plates have fewer than {MIN_FIELDS} fields: their light cannot be "
+            "estimated well, and correcting it may be worse than not.",
+            tuple(f"{plate}: {count}" for plate, count in few.head(NUM_EXAMPLES).items()),
+            len(few),
+            "Set crop.illumination to none, or bring functions that were measured.",
+        )
 
 
 def _check_wells(settings: Settings, screen: RealScreenSettings, rows: pd.DataFrame) -> Iterator[Finding]:
