@@ -5,8 +5,9 @@
     python benchmarks/crop.py plate --wells 32  # a part of it
 
 The PNG way is how the 2020 project's data was made (by DeepProfiler): a field is read, each cell is cut out, rescaled
-to its own range and written as one 16-bit PNG strip, one after the other. All times are of this machine and of warm files;
-ratios are medians of interleaved runs. Every case runs in a process of its own, so that its peak memory is its own.
+to its own range and written as one 16-bit PNG strip, one after the other. All times are of this machine and of warm
+files; ratios are medians of interleaved runs. Every case runs in a process of its own, so that its peak memory is its
+own.
 """
 
 import argparse
@@ -213,9 +214,7 @@ def measure_fields(folder: Path, repeats: int) -> None:
         fields = cases[name].get("fields", num_fields)
         peak = max(max(run["peak_gib"], run["workers_gib"]) for run in runs)
         rates[name] = fields / seconds
-        say(
-            f"{name:<34}{fields / seconds:6.1f} fields/s {runs[0]['cells'] / seconds:8,.0f} cells/s, peak {peak:.2f} GiB"
-        )
+        say(f"{name:<34}{fields / seconds:6.1f} fields/s {runs[0]['cells'] / seconds:7,.0f} cells/s, {peak:.2f} GiB")
     say(f"one process against one PNG a cell: {rates['cytoclr, one process'] / rates['one PNG a cell']:.1f} times")
     say_shares(folder)
 

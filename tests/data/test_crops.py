@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cytoclr.config import Bbbc021Settings, CropSettings, SingleCellSettings
-from cytoclr.data.crops import CropStore, scale_crops, plate_stem
+from cytoclr.data.crops import CropStore, plate_stem, scale_crops
 from cytoclr.data.cut import cut_crops
 from cytoclr.data.images import read_field, read_strip
 from cytoclr.data.intensities import measure_intensities

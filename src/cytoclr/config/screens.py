@@ -150,7 +150,7 @@ class SingleCellSettings(Section):
     """Ready crops, one PNG a cell, the channels side by side: the 2020 project's, or DeepProfiler's export."""
 
     reader: Literal["single-cell"]
-    table: FilePath = Field(description="sc-metadata.csv: Image_Name, Class_Name, Target; or DeepProfiler's: Key, Target …")
+    table: FilePath = Field(description="sc-metadata.csv: Image_Name, Class_Name, Target; DeepProfiler's: Key, Target")
     images: FilePath = Field(description="folder of the PNG files")
     channels: tuple[str, ...] = Field(("DNA", "Tubulin", "Actin"), min_length=1, description="from left to right")
     controls: tuple[str, ...] = Field(("DMSO",), description="compounds of the untreated wells")
