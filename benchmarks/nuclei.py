@@ -1,8 +1,8 @@
 """How many nuclei of the virtual screen are found, and how many of those found are nuclei: python benchmarks/nuclei.py.
 
-The virtual screen knows its cells' true centres. A found centre is right if it lies within half a diameter of a true one,
-each used once. Nuclei within 12 px of the border are left out of both. Wrong are, above all, the two halves of an anaphase
-and fragments of dying nuclei, which the simulator counts as one cell.
+The virtual screen knows its cells' true centres. A found centre is right if it lies within half a diameter of a true
+one, each used once. Nuclei within 12 px of the border are left out of both. Wrong are, above all, the two halves of an
+anaphase and fragments of dying nuclei, which the simulator counts as one cell.
 """
 
 from dataclasses import replace
