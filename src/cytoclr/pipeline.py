@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from cytoclr.config import (
     Bbbc021Settings,
+    CropSettings,
     EmbedSettings,
     LabelsSeen,
     ProbeSettings,
@@ -251,7 +252,9 @@ class _Run:
         plan = plan_crops(self._real_screen, settings.crop, locations=self._locations_path)
         self._check_controls(plan.screen)
         probe = settings.train.probe
-        probe_plan = None if probe.screen is None else plan_crops(probe.screen, settings.crop, locations=None)
+        probe_plan = (
+            None if probe.screen is None else plan_crops(probe.screen, _of_ready_crops(settings.crop), locations=None)
+        )
 
         def work(place: Path) -> dict[str, Any]:
             self._refuse_errors(plan)
@@ -673,6 +676,14 @@ def _probe_treatments(
     cells = read_table(root / "cells.parquet")
     embeddings = embed(CropStore(root / "crops"), cells, encoder, embed_settings, device=device)
     return probe_treatments(embeddings, classifier=settings.classifier, test_fraction=settings.test_fraction, seed=seed)
+
+
+def _of_ready_crops(settings: CropSettings) -> CropSettings:
+    """Leave out what needs whole fields: crops to probe on are ready."""
+    fields = {"illumination": "none", "border": "drop", "masks": None, "apply_masks": False, "nuclei_channel": None}
+    if settings.intensity == "field-percentile":
+        fields["intensity"] = "plate-percentile"
+    return settings.model_copy(update=fields)
 
 
 def _values(section: BaseModel, *, leave_out: set[str] | None = None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,7 +58,8 @@ def open_atomic(path: Path) -> Iterator[IO[bytes]]:
     MachineError
         The place cannot be written, or the disk is full. What stood under the name before is intact.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # not by the process alone: several machines may write into one folder
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:

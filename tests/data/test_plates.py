@@ -247,4 +247,4 @@ def test_plates_of_two_sizes_cannot_share_their_light(screen: Path, tmp_path: Pa
     ("channels", "chosen"), [(["Actin", "Hoechst"], "Hoechst"), (["w1", "w2"], "w1"), (["ER", "OrigDNA"], "OrigDNA")]
 )
 def test_nuclei_are_looked_for_where_dna_is(channels: list[str], chosen: str) -> None:
-    assert choose_nuclei_channel(channels) == chosen
+    assert choose_nuclei_channel(channels, {}) == chosen

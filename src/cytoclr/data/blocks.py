@@ -8,6 +8,7 @@ place. So the result is the same to the bit, whoever cut which block, and crops 
 import io
 import itertools
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
@@ -18,16 +19,16 @@ import numpy as np
 import pandas as pd
 import safetensors
 import safetensors.numpy
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 
 from cytoclr.config import Flag
 from cytoclr.data.crops import Shard, open_shard, plate_stem
 from cytoclr.data.cut import LEFT_OUT_COLUMNS, CutRules, Piece, cut_site, name_cells
 from cytoclr.data.locations import Centres
 from cytoclr.data.quality import flag_crops
-from cytoclr.data.ranges import add_counts
-from cytoclr.errors import DataError
-from cytoclr.storage import open_atomic, read_json, write_json, write_table
+from cytoclr.data.ranges import add_counts, find_largest
+from cytoclr.errors import DataError, MachineError
+from cytoclr.storage import open_atomic, read_json, sync_folder, write_json, write_table
 from cytoclr.tables import CELLS, SITE
 
 __all__ = [
@@ -60,6 +61,20 @@ class PlateFiles:
     folder: Path
     plate: str
 
+    def check_folder(self) -> None:
+        """Refuse a worker that does not see the folder of whoever asked.
+
+        Raises
+        ------
+        MachineError
+            The folder is not there.
+        """
+        if not self.note.parent.is_dir():
+            raise MachineError(
+                f"{socket.gethostname()}: {self.note.parent} is not there. Workers must reach the run folder, and the "
+                "images, under the same paths: choose an --out on a disk that they share."
+            )
+
     @property
     def note(self) -> Path:
         """Written when the plate is finished."""
@@ -69,6 +84,15 @@ class PlateFiles:
     def survey(self) -> Path:
         """What was learnt of the plate before it is cut."""
         return self.note.with_suffix(".survey.json")
+
+    @property
+    def light(self) -> Path:
+        """The plate's estimated illumination function."""
+        return self.folder.parent / "illumination" / f"{plate_stem(self.plate)}.npy"
+
+    def look(self, number: int) -> Path:
+        """What a look at some rows of the plate has kept."""
+        return self.note.with_suffix("") / f"look-{number:03d}.safetensors"
 
     def cut(self, number: int) -> Path:
         """A block's crops as they were cut: ``[cell, channel, height, width]``."""
@@ -113,59 +137,81 @@ def cut_sites(block: Block, rules: CutRules, ranges: Float[np.ndarray, "2 channe
 
 def cut_block(block: Block, files: PlateFiles, rules: CutRules, overlays: Path, cut: Cut) -> int:
     """Cut a block and write what became of it, unless that is done; return the number of its rows."""
+    files.check_folder()
     if files.part(block.number).is_file():
         return len(block.rows)
     ranges = np.asarray(read_json(files.survey)["ranges"], dtype=np.float64) if files.survey.is_file() else None
     pieces = cut(block, rules, ranges)
     first = next(pieces)
-    known: list[Piece] = []
+    part = _Part(first.source, first.crops.dtype, first.crops.shape[1:])
     with open_shard(files.cut(block.number), len(rules.channels), first.crops.shape[2], first.crops.dtype) as shard:
         for piece in itertools.chain([first], pieces):
-            _check_alike(piece.crops.dtype, piece.crops.shape[1:], piece.source, first)
+            part.check_alike(piece.crops.dtype, piece.crops.shape[1:], piece.source)
             shard.append(piece.crops)
+            part.add(piece)
             _draw(piece, overlays)
-            known.append(replace(piece, crops=piece.crops[:0], overlay=None))
-    _write_part(known, files.part(block.number))
+            del piece  # its crops are written; memory stays flat
+    part.write(files.part(block.number))
     return len(block.rows)
 
 
-def _check_alike(dtype: np.dtype, shape: tuple[int, ...], source: str, first: Piece) -> None:
-    if dtype != first.crops.dtype or shape != first.crops.shape[1:]:
-        raise DataError(
-            f"{source}: its crops are {dtype} {shape}, those before ({first.source}) {first.crops.dtype} "
-            f"{first.crops.shape[1:]} (channel, height, width). Expected one type and size on a plate.",
-            code="CROP002",
-        )
+@dataclass
+class _Part:
+    """What is known of a block's crops, but for the crops."""
+
+    source: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    cells: list[pd.DataFrame] = field(default_factory=list)
+    left_out: list[pd.DataFrame] = field(default_factory=list)
+    ranges: list[Float[np.ndarray, "cell 2 channel"]] = field(default_factory=list)
+    counts: Integer[np.ndarray, "channel value"] | None = None
+
+    def add(self, piece: Piece) -> None:
+        self.cells.append(piece.cells)
+        self.left_out.append(piece.left_out)
+        self.counts = piece.counts if self.counts is None else add_counts(self.counts, piece.counts)
+        if piece.ranges is not None:
+            self.ranges.append(piece.ranges)
+
+    def check_alike(self, dtype: np.dtype, shape: tuple[int, ...], source: str) -> None:
+        """Refuse crops of another type or size."""
+        if dtype != self.dtype or shape != self.shape:
+            raise DataError(
+                f"{source}: its crops are {dtype} {shape}, those before ({self.source}) {self.dtype} {self.shape} "
+                "(channel, height, width). Expected one type and size on a plate.",
+                code="CROP002",
+            )
+
+    def write(self, path: Path) -> None:
+        """Write it as one file."""
+        assert self.counts is not None
+        arrays = {"crops": np.empty((0, *self.shape), dtype=self.dtype), "counts": self.counts}
+        if self.ranges:
+            arrays["ranges"] = np.concatenate(self.ranges)
+        for name, tables in {"cells": self.cells, "left_out": self.left_out}.items():
+            buffer = io.BytesIO()
+            pd.concat(tables, ignore_index=True).to_parquet(buffer, index=False)
+            arrays[name] = np.frombuffer(buffer.getvalue(), dtype=np.uint8)
+        with open_atomic(path) as file:
+            file.write(safetensors.numpy.save(arrays, metadata={"source": self.source}))
+
+    @staticmethod
+    def read(path: Path) -> "_Part":
+        """Read what was written."""
+        with safetensors.safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
+            source = file.metadata()["source"]
+        cells, left_out = (pd.read_parquet(io.BytesIO(arrays[name].tobytes())) for name in ("cells", "left_out"))
+        ranges = [arrays["ranges"]] if "ranges" in arrays else []
+        crops = arrays["crops"]
+        return _Part(source, crops.dtype, crops.shape[1:], [cells], [left_out], ranges, arrays["counts"])
 
 
 def _draw(piece: Piece, folder: Path) -> None:
     if piece.overlay is not None:
         with open_atomic(folder / f"{plate_stem(piece.source.replace(' ', '_'))}.png") as file:
             file.write(piece.overlay)
-
-
-def _write_part(pieces: Sequence[Piece], path: Path) -> None:
-    """Write all but the crops of some pieces as one file."""
-    counts = reduce(add_counts, [piece.counts for piece in pieces])
-    arrays = {"crops": pieces[0].crops, "counts": counts}
-    ranges = [piece.ranges for piece in pieces if piece.ranges is not None]
-    if ranges:
-        arrays["ranges"] = np.concatenate(ranges)
-    for name, tables in {"cells": [p.cells for p in pieces], "left_out": [p.left_out for p in pieces]}.items():
-        buffer = io.BytesIO()
-        pd.concat(tables, ignore_index=True).to_parquet(buffer, index=False)
-        arrays[name] = np.frombuffer(buffer.getvalue(), dtype=np.uint8)
-    with open_atomic(path) as file:
-        file.write(safetensors.numpy.save(arrays, metadata={"source": pieces[0].source}))
-
-
-def _read_part(path: Path) -> Piece:
-    """Read a block back as one piece, but for its crops: of these only type and shape."""
-    with safetensors.safe_open(path, framework="numpy") as file:
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
-        source = file.metadata()["source"]
-    tables = {name: pd.read_parquet(io.BytesIO(arrays[name].tobytes())) for name in ("cells", "left_out")}
-    return Piece(arrays["crops"], tables["cells"], tables["left_out"], arrays["counts"], arrays.get("ranges"), source)
 
 
 def finish_plate(files: PlateFiles, num_blocks: int, rules: CutRules, drop: Sequence[Flag]) -> None:
@@ -178,11 +224,12 @@ def finish_plate(files: PlateFiles, num_blocks: int, rules: CutRules, drop: Sequ
     DataError
         Blocks differ in type.
     """
-    parts = [_read_part(files.part(number)) for number in range(num_blocks)]
+    files.check_folder()
+    parts = [_Part.read(files.part(number)) for number in range(num_blocks)]
     for part in parts:
-        _check_alike(part.crops.dtype, part.crops.shape[1:], part.source, parts[0])
-    cells = pd.concat([part.cells for part in parts], ignore_index=True)
-    left_out = pd.concat([part.left_out for part in parts], ignore_index=True)
+        parts[0].check_alike(part.dtype, part.shape, part.source)
+    cells = pd.concat([part.cells[0] for part in parts], ignore_index=True)
+    left_out = pd.concat([part.left_out[0] for part in parts], ignore_index=True)
     cells = cells.assign(**{_FLAGS: _flag(cells)})
     dropped = _is_dropped(cells[_FLAGS], drop)
     because = "flagged " + cells.loc[dropped, _FLAGS]
@@ -190,18 +237,19 @@ def finish_plate(files: PlateFiles, num_blocks: int, rules: CutRules, drop: Sequ
     low, high = _find_ranges(parts, rules)
     shards, start = [], 0
     for number, part in enumerate(parts):
-        kept = ~dropped[start : start + len(part.cells)]
-        start += len(part.cells)
+        kept = ~dropped[start : start + len(part.cells[0])]
+        start += len(part.cells[0])
         shard = Shard(files.crops(number).name, files.plate, int(kept.sum()), low, high)
-        if part.ranges is not None and not rules.to_bytes:
+        if part.ranges and not rules.to_bytes:
             shard = replace(shard, ranges=files.crops(number).with_suffix(".ranges.npy").name)
         if shard.num_cells:
-            _settle(files, number, kept, None if shard.ranges is None else part.ranges)
+            _settle(files, number, kept, None if shard.ranges is None else part.ranges[0])
             shards.append(asdict(shard))
+    sync_folder(files.folder)
     cells = cells[~dropped].reset_index(drop=True)
     write_table(files.note.with_suffix(".parquet"), cells.assign(Metadata_CellID=name_cells(cells))[_CELL_COLUMNS])
     write_table(files.note.with_suffix(".left_out.parquet"), left_out)
-    write_json(files.note, {"shards": shards, "dtype": parts[0].crops.dtype.str})
+    write_json(files.note, {"shards": shards, "dtype": parts[0].dtype.str})
     shutil.rmtree(files.note.with_suffix(""))
 
 
@@ -239,12 +287,11 @@ def _is_dropped(flags: pd.Series, drop: Sequence[Flag]) -> Bool[np.ndarray, " ce
     return np.array([bool(unwanted & set(flag.split("+"))) for flag in flags], dtype=bool)
 
 
-def _find_ranges(parts: Sequence[Piece], rules: CutRules) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _find_ranges(parts: Sequence[_Part], rules: CutRules) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Find what becomes 0 and 1 of the numbers as they are stored."""
     if rules.to_bytes:
         return (0.0,) * len(rules.channels), (255.0,) * len(rules.channels)
-    largest = 2**rules.bit_depth - 1 if rules.bit_depth else int(np.iinfo(parts[0].crops.dtype).max)
-    fixed = rules.intensity.find_fixed(rules.channels, largest)
+    fixed = rules.intensity.find_fixed(rules.channels, find_largest(parts[0].dtype, rules.bit_depth))
     if fixed is not None:
         return fixed
-    return rules.intensity.find_ranges(reduce(add_counts, [part.counts for part in parts]))
+    return rules.intensity.find_ranges(reduce(add_counts, [part.counts for part in parts if part.counts is not None]))

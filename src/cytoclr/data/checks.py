@@ -151,7 +151,7 @@ def check_source(
         message = f"images are remote: {len(chosen):,} of {len(rows):,} {unit} are fetched and looked at."
         findings.append(Finding("NET001", "note", message, fix="`--every` looks at all of them."))
     wanted = settings.crop.nuclei_channel
-    nuclei_channel = wanted if wanted in source.channels else choose_nuclei_channel(source.channels)
+    nuclei_channel = wanted if wanted in source.channels else choose_nuclei_channel(source.channels, screen.stains)
     glances = _look(settings, screen, source, chosen, nuclei_channel if finds_nuclei else None, progress or Silent())
     findings += judge_images(glances, bit_depth=screen.bit_depth, pixel_size_um=screen.pixel_size_um)
     shapes = {glance.place: glance.shape for glance in glances if glance.planes}

@@ -13,13 +13,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from cytoclr.config import ClusterSettings
-from cytoclr.errors import CytoclrError, MachineError, SettingsError
+from cytoclr.errors import MachineError, SettingsError
 
 __all__ = ["Cluster", "Here", "SlurmJobs", "Task", "open_cluster"]
 
@@ -261,6 +262,7 @@ class _Dask:
     def run(self, tasks: Iterable[Task]) -> None:
         """Keep every worker busy with a few tasks ahead; a task whose worker is lost is run by another."""
         from distributed import as_completed
+        from distributed.comm.core import CommClosedError
         from distributed.scheduler import KilledWorker
 
         more = iter(tasks)
@@ -269,8 +271,8 @@ class _Dask:
         futures = as_completed(with_results=False)
 
         def fill() -> None:
-            ahead = _AHEAD * max(len(self._client.scheduler_info(n_workers=-1)["workers"]), 1)
-            while len(running) < max(ahead, 2):
+            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+            while len(running) < _AHEAD * max(sum(worker["nthreads"] for worker in workers), 1):
                 task = waiting.popleft() if waiting else next(more, None)
                 if task is None:
                     return
@@ -279,11 +281,15 @@ class _Dask:
                 futures.add(future)
 
         fill()
+        look_again_s = time.monotonic() + 1
         try:
             while not futures.is_empty():
                 if not futures.has_ready():
                     time.sleep(_LOOK_EVERY_S)
                     self._tend()
+                    if time.monotonic() > look_again_s:  # for workers that have come since
+                        look_again_s = time.monotonic() + 1
+                        fill()
                     continue
                 future = next(futures)
                 task = running.pop(future.key)
@@ -294,6 +300,10 @@ class _Dask:
                 f"a worker died several times on the same sites ({error}). It may lack memory: raise "
                 "cluster.memory_gb, or lower cluster.workers; what was cut is kept, run again to go on."
             ) from None
-        except CytoclrError:
+        except (CancelledError, CommClosedError) as error:
+            raise MachineError(
+                f"the Dask scheduler was lost ({error}). What was cut is kept: run again to go on.", code="NET001"
+            ) from None
+        except BaseException:
             self._client.cancel(list(futures.futures))
             raise

@@ -1,5 +1,6 @@
 """Cutting crops: a site's files and centres become its crops, their table, and what was left out."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, Integer, Shaped, UInt
 
+from cytoclr.data.crops import plate_stem
 from cytoclr.data.illumination import correct_field, expand_illumination, read_illumination
 from cytoclr.data.images import read_field
 from cytoclr.data.locations import Centres
@@ -17,7 +19,7 @@ from cytoclr.data.masks import find_label_centres, read_mask
 from cytoclr.data.nuclei import find_nuclei
 from cytoclr.data.overlay import draw_overlay
 from cytoclr.data.quality import measure_quality
-from cytoclr.data.ranges import IntensityRule, count_values, find_percentiles, scale_to_bytes
+from cytoclr.data.ranges import IntensityRule, count_values, find_largest, find_percentiles, scale_to_bytes
 from cytoclr.errors import DataError
 from cytoclr.tables import ILLUMINATION_PREFIX, MASK_PATH, PATH_PREFIX, PLANE_PREFIX, SITE, WELL_METADATA
 
@@ -28,6 +30,7 @@ __all__ = [
     "cut_crops",
     "cut_site",
     "name_cells",
+    "read_light",
     "read_site",
     "scale_crops_to_rule",
 ]
@@ -63,14 +66,14 @@ class Piece:
     """What was cut of one site, or of a row of ready crops.
 
     `cells` has a row a crop, `left_out` a row a cell or site that has none, `counts` the sub-sampled pixels by value,
-    `ranges` what becomes 0 and 1 where that is each crop's own. Once crops are written, none are kept here.
+    `ranges` what becomes 0 and 1 where that is each crop's own.
     """
 
     crops: UInt[np.ndarray, "cell channel height width"]
     cells: pd.DataFrame
     left_out: pd.DataFrame
     counts: Integer[np.ndarray, "channel value"]
-    ranges: Float[np.ndarray, "row_of_cells 2 channel"] | None
+    ranges: Float[np.ndarray, "cell 2 channel"] | None
     source: str
     overlay: bytes | None = None
 
@@ -179,21 +182,19 @@ def cut_site(
     if centres is None:
         centres = _find_centres(field[found_in], labels, rules)
     x, y, objects = centres
-    pixels = field[:, ::STEP, ::STEP].reshape(len(field), -1)
-    counts = count_values(pixels)
-    fill = np.rint(find_percentiles(counts, (1.0, 1.0))[0]).astype(field.dtype) if rules.border == "pad" else None
-    crops, kept, whole = cut_crops(field, x, y, size_px=rules.size_px, fill=fill)
+    counts = _count_pixels(field)
+    crops, kept, whole = cut_crops(field, x, y, size_px=rules.size_px, fill=_find_fill(field, rules))
     reasons = np.where(_is_outside(x, y, field.shape), "centre outside the field", "crop crosses the border")
     about = {name: row[name] for name in [*WELL_METADATA, "Metadata_Site"]}
     table = pd.DataFrame({**about, "Metadata_Object": objects, "x": x, "y": y, "padded": ~whole, "reason": reasons})
     # measured on the camera's own numbers: corrected, a saturated pixel is no longer the largest
-    originals = crops if field is raw else cut_crops(raw, x, y, size_px=rules.size_px, fill=fill)[0]
-    largest = 2**rules.bit_depth - 1 if rules.bit_depth else int(np.iinfo(raw.dtype).max)
+    originals = crops if field is raw else cut_crops(raw, x, y, size_px=rules.size_px, fill=_find_fill(raw, rules))[0]
+    largest = find_largest(raw.dtype, rules.bit_depth)
     quality = measure_quality(originals, channel=found_in, largest=largest)
     cells = pd.concat([table[kept].reset_index(drop=True), quality.reset_index(drop=True)], axis=1)
     left_out = table.loc[~kept, LEFT_OUT_COLUMNS]
     if len(x) == 0:
-        left_out = pd.DataFrame([[*(row[name] for name in SITE), 0, nothing]], columns=LEFT_OUT_COLUMNS)
+        left_out = pd.DataFrame([[*(row[name] for name in SITE), None, nothing]], columns=LEFT_OUT_COLUMNS)
     picture = None
     if overlay:
         picture = draw_overlay(
@@ -206,11 +207,27 @@ def cut_site(
             title=_name_site(row),
             pixel_size_um=rules.pixel_size_um,
         )
-    if rules.apply_masks and labels is not None:
-        crops, cells, unmasked = _apply_masks(crops, cells, labels, rules)
-        left_out = pd.concat([left_out, unmasked], ignore_index=True)
     crops, own_ranges = scale_crops_to_rule(crops, counts, largest, ranges, rules)
+    if rules.apply_masks and labels is not None:
+        masked, has_mask = _apply_masks(crops, cells, labels, rules)
+        unmasked = cells[~has_mask].assign(reason="no mask at the centre")[LEFT_OUT_COLUMNS]
+        left_out = pd.concat([left_out, unmasked], ignore_index=True)
+        crops, cells = masked[has_mask], cells[has_mask].reset_index(drop=True)
+        own_ranges = None if own_ranges is None else own_ranges[has_mask]
+    left_out = left_out.astype({"Metadata_Object": "Int64"})
     return Piece(crops, cells, left_out, counts, own_ranges, _name_site(row), picture)
+
+
+def _count_pixels(field: UInt[np.ndarray, "channel row column"]) -> Integer[np.ndarray, "channel value"]:
+    return count_values(field[:, ::STEP, ::STEP].reshape(len(field), -1))
+
+
+def _find_fill(field: UInt[np.ndarray, "channel row column"], rules: CutRules) -> UInt[np.ndarray, " channel"] | None:
+    """Find the background that crops are filled up with, where they are."""
+    if rules.border == "drop":
+        return None
+    fill: np.ndarray = np.rint(find_percentiles(_count_pixels(field), (1.0, 1.0))[0]).astype(field.dtype)
+    return fill
 
 
 def _name_site(row: Mapping[str, Any]) -> str:
@@ -227,22 +244,45 @@ def _correct(
     if isinstance(rules.illumination, Path):
         function = _expand(str(rules.illumination), str(row["Metadata_Plate"]), shape)
     else:
-        paths = tuple((channel, str(row[f"{ILLUMINATION_PREFIX}{channel}"])) for channel in rules.channels)
-        function = _read_given(paths, shape)
+        function = read_light(row, rules.channels, shape)
     return correct_field(field, function)
+
+
+def read_light(
+    row: Mapping[str, Any], channels: tuple[str, ...], shape: tuple[int, int]
+) -> Float[np.ndarray, "channel row column"]:
+    """Read the illumination functions that a row of the screen names; channels without one stay as they are.
+
+    Raises
+    ------
+    DataError
+        See `cytoclr.data.illumination.read_illumination`.
+    """
+    named = {channel: str(row.get(f"{ILLUMINATION_PREFIX}{channel}", "")) for channel in channels}
+    files = tuple((channel, path, _stamp(path)) for channel, path in named.items() if path)
+    return _read_given(files, channels, shape)
+
+
+def _stamp(path: str) -> int:
+    """Tell one content of a file from another, for the memory of what was read."""
+    return os.stat(path).st_mtime_ns if os.path.isfile(path) else 0
 
 
 # A worker cuts one plate after the other: the function of the last two is kept.
 @lru_cache(maxsize=2)
 def _expand(folder: str, plate: str, shape: tuple[int, int]) -> Float[np.ndarray, "channel row column"]:
-    from cytoclr.data.crops import plate_stem
-
     return expand_illumination(np.load(Path(folder) / f"{plate_stem(plate)}.npy", allow_pickle=False), shape)
 
 
 @lru_cache(maxsize=2)
-def _read_given(paths: tuple[tuple[str, str], ...], shape: tuple[int, int]) -> Float[np.ndarray, "channel row column"]:
-    return read_illumination(dict(paths), shape)
+def _read_given(
+    files: tuple[tuple[str, str, int], ...], channels: tuple[str, ...], shape: tuple[int, int]
+) -> Float[np.ndarray, "channel row column"]:
+    functions = np.ones((len(channels), *shape), dtype=np.float32)
+    functions[[channels.index(name) for name, _, _ in files]] = read_illumination(
+        {name: path for name, path, _ in files}, shape
+    )
+    return functions
 
 
 def _read_labels(row: Mapping[str, Any], shape: tuple[int, ...]) -> Integer[np.ndarray, "row column"] | None:
@@ -272,15 +312,12 @@ def _apply_masks(
     cells: pd.DataFrame,
     labels: Integer[np.ndarray, "row column"],
     rules: CutRules,
-) -> tuple[UInt[np.ndarray, "masked channel height width"], pd.DataFrame, pd.DataFrame]:
-    """Set to nought what is not of the crop's own cell: whose label lies at its centre."""
+) -> tuple[UInt[np.ndarray, "cell channel height width"], Bool[np.ndarray, " cell"]]:
+    """Set to nought what is not of the crop's own cell, whose label lies at its centre; tell which have one."""
     x, y = (cells[name].to_numpy() for name in ("x", "y"))
     own = _labels_at(labels, x, y)
     around, _, _ = cut_crops(labels[None], x, y, size_px=rules.size_px, fill=np.zeros(1, labels.dtype))
-    masked = crops * (around == own[:, None, None, None]).astype(crops.dtype)
-    has_mask = own > 0
-    left_out = cells[~has_mask].assign(reason="no mask at the centre")[LEFT_OUT_COLUMNS]
-    return masked[has_mask], cells[has_mask].reset_index(drop=True), left_out
+    return crops * (around == own[:, None, None, None]).astype(crops.dtype), own > 0
 
 
 def _labels_at(

@@ -98,6 +98,16 @@ def _judge_contents(glances: Sequence[Glance]) -> Iterator[Finding]:
 def _judge_depth(glances: Sequence[Glance], bit_depth: int | None) -> Iterator[Finding]:
     if bit_depth is None:
         return
+    too_deep = [f"{glance.place}: {glance.dtype}" for glance in glances if glance.dtype == "uint8" and bit_depth > 8]
+    if too_deep:
+        yield Finding(
+            "IMG010",
+            "error",
+            f"{len(too_deep):,} of {len(glances):,} images hold 8 bit, but screen.bit_depth is {bit_depth}.",
+            tuple(too_deep[:NUM_EXAMPLES]),
+            len(too_deep),
+            "Set screen.bit_depth to 8, or leave it out.",
+        )
     most = 2**bit_depth - 1
     above = [
         (plane.largest, f"{glance.place} {channel}: {plane.largest:,}")

@@ -1,7 +1,7 @@
 """The way of each plate: looked at, cut in blocks, finished; wherever tasks run, however often they are stopped."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from cytoclr.data.crops import Shard, write_crop_manifest
 from cytoclr.data.cut import CutRules
 from cytoclr.data.locations import Centres
 from cytoclr.data.ready import pack_ready
-from cytoclr.data.survey import Look, choose_rows, fit_survey, look_at_ready, look_at_sites, needs_survey
+from cytoclr.data.survey import choose_rows, finish_survey, look_at_ready, look_at_sites, needs_survey
 from cytoclr.errors import DataError, list_some
 from cytoclr.progress import Progress
 from cytoclr.storage import read_json, read_table
@@ -77,6 +77,7 @@ def cut_plates(
         An image cannot be read, plates differ in type, or no cell is left.
     """
     unit = "cells" if "Path_Crop" in rows.columns else "sites"
+    (folder / "plates").mkdir(parents=True, exist_ok=True)
     progress.start("crop", len(rows), unit)
     drawn = _choose_overlays(rows, num_overlays) if unit == "sites" else frozenset()
     plates = [
@@ -131,7 +132,7 @@ class _Plate:
     overlays: frozenset[tuple[str, str, int]]
     overlay_folder: Path
     progress: Progress
-    looks: dict[int, list[Look]] = field(default_factory=dict)
+    looks_left: int = 0
     blocks_left: int = 0
 
     @property
@@ -150,19 +151,18 @@ class _Plate:
             yield from self.cut()
             return
         chosen = self.split(self.rows.iloc[choose_rows(len(self.rows))])
+        self.looks_left = len(chosen)
         look = look_at_ready if self.is_ready_crops else look_at_sites
         for number, rows in chosen:
-            yield Task(look, (self.make_block(number, rows), self.rules), partial(self.after_look, number, len(chosen)))
+            block = Block(self.files.plate, number, _records(rows))
+            yield Task(look, (block, self.files, self.rules), partial(self.after_look, len(chosen)))
 
-    def after_look(self, number: int, num_blocks: int, looks: list[Look]) -> Iterable[Task]:
-        """When all has been looked at, go on to cut."""
-        self.looks[number] = looks
-        if len(self.looks) < num_blocks:
+    def after_look(self, num_blocks: int, _: None) -> Iterable[Task]:
+        """When all has been looked at, learn from it, and go on to cut."""
+        self.looks_left -= 1
+        if self.looks_left:
             return ()
-        in_order = [look for number in sorted(self.looks) for look in self.looks[number]]
-        fit_survey(in_order, self.files, self.rules)
-        self.looks.clear()
-        return self.cut()
+        return (Task(finish_survey, (self.files, num_blocks, self.rules), lambda _: self.cut()),)
 
     def cut(self) -> Iterator[Task]:
         """Yield the tasks that cut the plate's blocks."""
@@ -170,6 +170,10 @@ class _Plate:
         self.blocks_left = len(blocks)
         how: Cut = pack_ready if self.is_ready_crops else cut_sites
         for number, rows in blocks:
+            if self.files.part(number).is_file() and self.blocks_left > 1:
+                self.progress.advance(len(rows))
+                self.blocks_left -= 1
+                continue
             block = self.make_block(number, rows)
             arguments = (block, self.files, self.rules, self.overlay_folder, how)
             yield Task(cut_block, arguments, partial(self.after_block, len(blocks)))
@@ -184,14 +188,16 @@ class _Plate:
 
     def make_block(self, number: int, rows: pd.DataFrame) -> Block:
         """Take the rows of a block, with their centres."""
-        records: list[dict[str, Any]] = [
-            {str(name): value for name, value in row.items()} for row in rows.to_dict("records")
-        ]
+        records = _records(rows)
         sites = [tuple(record[name] for name in SITE) for record in records]
         centres = (
             () if self.is_ready_crops else tuple(None if self.centres is None else self.centres(site) for site in sites)
         )
-        return Block(self.files.plate, number, tuple(records), centres, self.overlays.intersection(sites))
+        return Block(self.files.plate, number, records, centres, self.overlays.intersection(sites))
+
+
+def _records(rows: pd.DataFrame) -> tuple[dict[str, Any], ...]:
+    return tuple({str(name): value for name, value in row.items()} for row in rows.to_dict("records"))
 
 
 def _read_plate(files: PlateFiles) -> tuple[list[Shard], pd.DataFrame, pd.DataFrame, str]:

@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Integer, Num, UInt
 
-from cytoclr.errors import SettingsError
+from cytoclr.errors import DataError, SettingsError
 
-__all__ = ["IntensityRule", "add_counts", "count_values", "find_percentiles", "scale_to_bytes"]
+__all__ = ["IntensityRule", "add_counts", "count_values", "find_largest", "find_percentiles", "scale_to_bytes"]
 
 Range = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -60,6 +60,22 @@ class IntensityRule:
         """Return the two percentiles of counted pixels; a channel that is constant gets a range of 1."""
         low, high = find_percentiles(counts, self.percentiles)
         return tuple(map(float, low)), tuple(map(float, np.maximum(high, low + 1)))
+
+
+def find_largest(dtype: np.dtype, bit_depth: int | None) -> int:
+    """Find the largest number that the camera gives.
+
+    Raises
+    ------
+    DataError
+        The depth that was told is more than the images hold.
+    """
+    stored = 8 * dtype.itemsize
+    if bit_depth is not None and bit_depth > stored:
+        raise DataError(
+            f"screen.bit_depth is {bit_depth}; the images hold {stored} bit. Expected at most that.", code="IMG010"
+        )
+    return int(2 ** (bit_depth or stored) - 1)
 
 
 def count_values(pixels: UInt[np.ndarray, "channel pixel"]) -> Integer[np.ndarray, "channel value"]:

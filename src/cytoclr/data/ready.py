@@ -12,7 +12,7 @@ from cytoclr.data.blocks import Block
 from cytoclr.data.cut import LEFT_OUT_COLUMNS, CutRules, Piece, scale_crops_to_rule
 from cytoclr.data.images import read_strip
 from cytoclr.data.quality import measure_quality
-from cytoclr.data.ranges import count_values
+from cytoclr.data.ranges import count_values, find_largest
 from cytoclr.data.readers.scportrait import read_h5sc_crops
 from cytoclr.errors import DataError
 from cytoclr.tables import PLANE_PREFIX
@@ -33,11 +33,18 @@ def pack_ready(block: Block, rules: CutRules, ranges: Float[np.ndarray, "2 chann
 def _pack(rows: Sequence[Mapping[str, Any]], rules: CutRules, ranges: Float[np.ndarray, "2 channel"] | None) -> Piece:
     crops = read_ready(rows, rules.channels, rules.size_px)
     counts = count_values(crops[:, :, ::STEP, ::STEP].swapaxes(0, 1).reshape(len(rules.channels), -1))
-    largest = 2**rules.bit_depth - 1 if rules.bit_depth else int(np.iinfo(crops.dtype).max)
+    largest = find_largest(crops.dtype, rules.bit_depth)
     quality = measure_quality(crops, channel=rules.channels.index(rules.nuclei_channel), largest=largest)
     cells = pd.concat([pd.DataFrame(list(rows)), quality.reset_index(drop=True)], axis=1).assign(padded=False)
     scaled, own = scale_crops_to_rule(crops, counts, largest, ranges, rules)
-    return Piece(scaled, cells, pd.DataFrame(columns=LEFT_OUT_COLUMNS), counts, own, str(rows[0]["Path_Crop"]))
+    return Piece(
+        scaled,
+        cells,
+        pd.DataFrame(columns=LEFT_OUT_COLUMNS).astype({"Metadata_Object": "Int64"}),
+        counts,
+        own,
+        str(rows[0]["Path_Crop"]),
+    )
 
 
 def read_ready(

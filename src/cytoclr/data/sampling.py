@@ -3,16 +3,14 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, UInt
+from jaxtyping import UInt
 
-from cytoclr.data.cut import read_site
-from cytoclr.data.illumination import read_illumination
+from cytoclr.data.cut import read_light, read_site
 from cytoclr.data.images import read_about
 from cytoclr.data.masks import read_mask
 from cytoclr.data.nuclei import find_nuclei, measure_nuclei
@@ -120,7 +118,8 @@ def glance_at_crop(
 def _describe_planes(
     pixels: UInt[np.ndarray, "channel row column"], channels: tuple[str, ...], bit_depth: int | None
 ) -> dict[str, Plane]:
-    most = 2**bit_depth - 1 if bit_depth else int(np.iinfo(pixels.dtype).max)
+    stored = 8 * pixels.dtype.itemsize
+    most = 2 ** min(bit_depth or stored, stored) - 1
     planes = {}
     for channel, plane in zip(channels, pixels, strict=True):
         low, high = int(plane.min()), int(plane.max())
@@ -139,19 +138,12 @@ def _try(work: Callable[[], None]) -> list[CytoclrError]:
 
 
 def _check_light(row: Mapping[str, Any], channels: tuple[str, ...], shape: tuple[int, int]) -> None:
-    if f"{ILLUMINATION_PREFIX}{channels[0]}" not in row:
+    if not any(row.get(f"{ILLUMINATION_PREFIX}{channel}") for channel in channels):
         return
-    paths = tuple((channel, str(row[f"{ILLUMINATION_PREFIX}{channel}"])) for channel in channels)
     try:
-        _read_light(paths, shape)
+        read_light(row, channels, shape)
     except DataError as error:
         raise DataError(str(error), code="IMG012") from None
-
-
-# Sites of a plate share their functions.
-@lru_cache(maxsize=2)
-def _read_light(paths: tuple[tuple[str, str], ...], shape: tuple[int, int]) -> Float32[np.ndarray, "channel y x"]:
-    return read_illumination(dict(paths), shape)
 
 
 def _check_mask(row: Mapping[str, Any], shape: tuple[int, int], place: str) -> None:

@@ -1,8 +1,8 @@
 """From what the settings call the screen to its sites (or ready crops), whoever made the plates."""
 
+import hashlib
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -26,8 +26,7 @@ from cytoclr.data.readers.scportrait import read_h5sc_cells
 from cytoclr.data.readers.single_cell import find_strips, read_single_cells
 from cytoclr.data.remote import is_url
 from cytoclr.errors import SettingsError
-from cytoclr.storage import hash_file
-from cytoclr.tables import PATH_PREFIX, channel_names
+from cytoclr.tables import ILLUMINATION_PREFIX, MASK_PATH, PATH_PREFIX, channel_names
 
 __all__ = ["RealScreenSettings", "Source", "describe_source", "open_screen"]
 
@@ -54,11 +53,7 @@ class Source:
     rows: pd.DataFrame
     left_out: pd.DataFrame
     channels: tuple[str, ...]
-
-    @property
-    def is_ready_crops(self) -> bool:
-        """Tell whether the rows are crops."""
-        return "Path_Crop" in self.rows.columns
+    is_ready_crops: bool = False
 
     def list_files(self) -> list[str]:
         """List the files that hold pixels, each once."""
@@ -77,13 +72,17 @@ def open_screen(screen: RealScreenSettings, *, skip_missing: bool) -> Source:
     """
     if isinstance(screen, SingleCellSettings):
         cells = read_single_cells(screen.table, **_about_wells(screen))
-        return Source(*find_strips(cells, screen.images, skip_missing=skip_missing), screen.channels)
+        return Source(
+            *find_strips(cells, screen.images, skip_missing=skip_missing), screen.channels, is_ready_crops=True
+        )
     if isinstance(screen, ScPortraitSettings):
         cells, left_out, channels = read_h5sc_cells(
             screen.folder, template=screen.template, channels=screen.channels, **_about_plates(screen)
         )
-        return Source(cells, left_out, tuple(channels))
+        return Source(cells, left_out, tuple(channels), is_ready_crops=True)
     rows, left_out = _read_sites(screen, skip_missing)
+    if "Crop" in channel_names(rows):
+        raise SettingsError("a channel is called Crop, which is the name of ready crops. Rename it in screen.channels.")
     return Source(rows, left_out, tuple(channel_names(rows)))
 
 
@@ -117,33 +116,41 @@ def _about_plates(screen: PlateSettings) -> dict[str, Any]:
 
 
 def describe_source(screen: RealScreenSettings, source: Source) -> dict[str, Any]:
-    """Describe all that tells whether the images are those of last time, without reading them; folders may have moved.
+    """Describe all that tells whether the screen is that of last time, without reading images; folders may have moved.
 
-    The rows say what the tables said; files go by their names below the folder they share, their sizes and times.
+    Every row counts, in its order, with all that the tables say of it. Files count by their names below the folder they
+    share, their sizes and times; remote ones by their addresses alone.
     """
-    files = source.list_files()
-    local = [path for path in files if not is_url(path)]
-    root = os.path.commonpath([os.path.dirname(path) for path in local]) if local else ""
-    about = [[os.path.relpath(path, root), *_describe_file(path)] for path in local]
-    tables = {
-        name: hash_file(path)
-        for name in ("image_table", "table", "metadata")
-        if isinstance(path := getattr(screen, name, None), Path)
-    }
-    rows = source.rows[[name for name in source.rows.columns if not name.startswith(PATH_PREFIX)]]
     return {
         "settings": screen.model_dump(mode="json", exclude=_PLACES),
-        "tables": tables,
-        "rows": [len(rows), int(pd.util.hash_pandas_object(rows, index=False).sum())],
-        "images": about,
-        "remote": [path for path in files if is_url(path)],
+        "channels": list(source.channels),
+        "rows": _digest(source.rows),
+        "left_out": _digest(source.left_out),
     }
 
 
-def _describe_file(path: str) -> tuple[int, int]:
+def _digest(rows: pd.DataFrame) -> str:
+    described = rows.copy()
+    for prefix in (PATH_PREFIX, ILLUMINATION_PREFIX, MASK_PATH):
+        columns = [name for name in rows.columns if name.startswith(prefix)]
+        words = _describe_files({str(path) for path in rows[columns].to_numpy().ravel()})
+        for name in columns:
+            described[name] = [words[str(path)] for path in rows[name]]
+    described = described[sorted(described.columns)].astype("str")
+    return hashlib.sha256(pd.util.hash_pandas_object(described, index=False).to_numpy().tobytes()).hexdigest()
+
+
+def _describe_files(paths: set[str]) -> dict[str, str]:
+    local = [path for path in paths if path and not is_url(path)]
+    root = os.path.commonpath([os.path.dirname(path) for path in local]) if local else ""
+    known = {path: f"{os.path.relpath(path, root)} {_describe_file(path)}" for path in local}
+    return {path: known.get(path, path) for path in paths}
+
+
+def _describe_file(path: str) -> str:
     """Tell the size and the time of a file; of a group of Zarr, those of all files in it: its own say nothing."""
     if not os.path.isdir(path):
         about = os.stat(path)
-        return about.st_size, about.st_mtime_ns
+        return f"{about.st_size} {about.st_mtime_ns}"
     parts = [os.stat(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names]
-    return sum(part.st_size for part in parts), max((part.st_mtime_ns for part in parts), default=0)
+    return f"{sum(part.st_size for part in parts)} {max((part.st_mtime_ns for part in parts), default=0)}"

@@ -1,5 +1,6 @@
 """The crop stage: from what the settings name as the screen to crops, cells, wells and what was left out."""
 
+import logging
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,14 +22,19 @@ from cytoclr.data.ready import read_ready
 from cytoclr.data.sources import RealScreenSettings, Source, describe_source, open_screen
 from cytoclr.errors import CytoclrError, SettingsError
 from cytoclr.progress import Progress
-from cytoclr.storage import hash_tree, write_table, write_text
+from cytoclr.storage import hash_tree, read_json, write_json, write_table, write_text
 from cytoclr.tables import ILLUMINATION_PREFIX, NUM_CELLS, PATH_PREFIX, SITE, WELL, WELL_METADATA
 
 __all__ = ["CropPlan", "choose_nuclei_channel", "plan_crops"]
 
+logger = logging.getLogger(__name__)
+
 #: Height and width of a crop cut from a field, unless set.
 DEFAULT_SIZE_PX = 64
-_DNA = re.compile(r"dapi|hoechst|dna|nuc|draq|h33342", re.IGNORECASE)
+#: How DNA is called, the surest first; nucleoli are another thing.
+_DNA = tuple(
+    re.compile(words, re.IGNORECASE) for words in (r"dapi|hoechst|draq|h ?33342", r"dna", r"nucle(us|i\b|ar)|\bnuc\b")
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,11 @@ class CropPlan:
         dict
             Counts of cells, of what was left out by reason, and of cells that are flagged and kept, by flag.
         """
+        report = folder / "crops" / "report.json"
+        if report.is_file():  # stopped after the last crop: while files were hashed, or later
+            shutil.rmtree(folder / "crops" / "plates", ignore_errors=True)
+            told: dict[str, Any] = read_json(report)
+            return told
         estimated = self.settings.illumination == "plate"
         cells, left_out = cut_plates(
             self.source.rows,
@@ -78,13 +89,15 @@ class CropPlan:
         write_table(folder / "wells.parquet", count_cells(self.source.rows, cells, left_out))
         write_table(folder / "screen.parquet", self.source.rows)
         write_text(folder / "left_out.csv", left_out.to_csv(index=False))
-        shutil.rmtree(folder / "crops" / "plates")
         flags = cells["Metadata_Flags"]
-        return {
+        told = {
             "num_cells": len(cells),
             "left_out": _count(left_out["reason"]),
             "flagged": _count(flags[flags != ""].str.split("+").explode()),
         }
+        write_json(report, told)
+        shutil.rmtree(folder / "crops" / "plates")
+        return told
 
 
 def plan_crops(screen: RealScreenSettings, settings: CropSettings, *, locations: Path | None) -> CropPlan:
@@ -110,7 +123,7 @@ def plan_crops(screen: RealScreenSettings, settings: CropSettings, *, locations:
     rules = _make_rules(screen, source, settings)
     found = None
     if source.is_ready_crops:
-        _refuse_of_ready_crops(settings)
+        _refuse_of_ready_crops(settings, locations)
     else:
         source = _add_masks(source, settings)
         if locations is not None:
@@ -127,11 +140,14 @@ def _make_rules(screen: RealScreenSettings, source: Source, settings: CropSettin
     intensity = IntensityRule(settings.intensity, settings.percentiles, settings.ranges)
     intensity.check_channels(source.channels)
     _check_channels(settings.nuclei_channel, screen.stains, source.channels)
-    given = settings.illumination == "given" and f"{ILLUMINATION_PREFIX}{source.channels[0]}" in source.rows.columns
+    without = [name for name in source.channels if f"{ILLUMINATION_PREFIX}{name}" not in source.rows.columns]
+    given = settings.illumination == "given" and len(without) < len(source.channels)
+    if given and without:
+        logger.warning("%s: no illumination functions are given; they stay as they are. (IMG012)", ", ".join(without))
     return CutRules(
         channels=source.channels,
         size_px=settings.size_px or _find_size(source),
-        nuclei_channel=settings.nuclei_channel or choose_nuclei_channel(source.channels),
+        nuclei_channel=settings.nuclei_channel or choose_nuclei_channel(source.channels, screen.stains),
         nucleus_diameter_px=settings.nucleus_diameter_px,
         border=settings.border,
         intensity=intensity,
@@ -152,13 +168,18 @@ def _check_channels(nuclei_channel: str | None, stains: Mapping[str, str], chann
         raise SettingsError(f"screen.stains names {', '.join(unknown)}; the screen has {known}.", code="CHAN002")
 
 
-def choose_nuclei_channel(channels: Sequence[str]) -> str:
-    """Choose the channel whose name is that of a DNA stain, else the first.
+def choose_nuclei_channel(channels: Sequence[str], stains: Mapping[str, str]) -> str:
+    """Choose the channel whose stain, or else whose name, is that of DNA; else the first.
 
-    >>> choose_nuclei_channel(["Actin", "Hoechst"])
+    >>> choose_nuclei_channel(["Actin", "Hoechst"], {})
     'Hoechst'
     """
-    return next((name for name in channels if _DNA.search(name)), channels[0])
+    for pattern in _DNA:
+        for words in ({name: stains.get(name, "") for name in channels}, {name: name for name in channels}):
+            found = next((name for name in channels if pattern.search(words[name])), None)
+            if found is not None:
+                return found
+    return channels[0]
 
 
 def _find_size(source: Source) -> int:
@@ -179,8 +200,9 @@ def _find_pixel_size(source: Source) -> float | None:
         return None
 
 
-def _refuse_of_ready_crops(settings: CropSettings) -> None:
+def _refuse_of_ready_crops(settings: CropSettings, locations: Path | None) -> None:
     asked = {
+        "crop.locations": locations is not None,
         "crop.illumination: plate": settings.illumination == "plate",
         "crop.border: pad": settings.border == "pad",
         "crop.masks": settings.masks is not None,
@@ -207,7 +229,7 @@ def count_cells(rows: pd.DataFrame, cells: pd.DataFrame, left_out: pd.DataFrame)
         "NumSites": rows.drop_duplicates(SITE).groupby(WELL).size(),
         NUM_CELLS.removeprefix("Metadata_"): cells.groupby(WELL).size(),
         "NumFlagged": cells[cells["Metadata_Flags"] != ""].groupby(WELL).size(),
-        "NumLeftOut": left_out[left_out["Metadata_Object"].fillna(0) > 0].groupby(WELL).size(),
+        "NumLeftOut": left_out[left_out["Metadata_Object"].notna()].groupby(WELL).size(),
     }
     for name, of_wells in counts.items():
         number = pd.MultiIndex.from_frame(wells[WELL]).map(of_wells.to_dict())

@@ -1,14 +1,13 @@
 """A look at a plate before it is cut: the light on it, and the range of its pixels where crops become bytes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, UInt
+import safetensors.numpy
 
 from cytoclr.data.blocks import Block, PlateFiles
-from cytoclr.data.crops import plate_stem
 from cytoclr.data.cut import STEP, CutRules, read_site
 from cytoclr.data.illumination import correct_field, expand_illumination, fit_illumination, shrink_field
 from cytoclr.data.ranges import add_counts, count_values
@@ -16,19 +15,10 @@ from cytoclr.data.ready import read_ready
 from cytoclr.errors import DataError
 from cytoclr.storage import open_atomic, write_json
 
-__all__ = ["MAX_ROWS", "Look", "choose_rows", "fit_survey", "look_at_ready", "look_at_sites", "needs_survey"]
+__all__ = ["choose_rows", "finish_survey", "look_at_ready", "look_at_sites", "needs_survey"]
 
 #: Sites (or ready crops) that a plate is judged by, evenly spread.
 MAX_ROWS = 256
-
-
-@dataclass(frozen=True)
-class Look:
-    """What is kept of a field: its light on a small grid, and some of its pixels."""
-
-    light: Float32[np.ndarray, "channel grid_row grid_column"] | None
-    pixels: UInt[np.ndarray, "channel row column"]
-    shape: tuple[int, int]
 
 
 def needs_survey(rules: CutRules) -> bool:
@@ -45,48 +35,60 @@ def choose_rows(num_rows: int) -> list[int]:
     return sorted({round(place) for place in np.linspace(0, num_rows - 1, min(num_rows, MAX_ROWS))})
 
 
-def look_at_sites(block: Block, rules: CutRules) -> list[Look]:
-    """Look at the sites of a block."""
-    looks = []
-    for row in block.rows:
-        field = read_site(row, rules.channels)
-        light = shrink_field(field) if isinstance(rules.illumination, Path) else None
-        looks.append(Look(light, field[:, ::STEP, ::STEP].copy(), (field.shape[1], field.shape[2])))
-    return looks
+def look_at_sites(block: Block, files: PlateFiles, rules: CutRules) -> None:
+    """Look at the sites of a block, and write what is kept of them: their light on a small grid, and some pixels."""
+    files.check_folder()
+    if files.look(block.number).is_file():
+        return
+    fields = [read_site(row, rules.channels) for row in block.rows]
+    _check_shapes([field.shape[1:] for field in fields], files.plate)
+    kept = {"pixels": np.stack([field[:, ::STEP, ::STEP] for field in fields]), "shape": np.array(fields[0].shape[1:])}
+    if isinstance(rules.illumination, Path):
+        kept["light"] = np.stack([shrink_field(field) for field in fields])
+    _write(files.look(block.number), kept)
 
 
-def look_at_ready(block: Block, rules: CutRules) -> list[Look]:
-    """Look at the ready crops of a block."""
+def look_at_ready(block: Block, files: PlateFiles, rules: CutRules) -> None:
+    """Look at the ready crops of a block, and write their pixels."""
+    files.check_folder()
     crops = read_ready(block.rows, rules.channels, rules.size_px)
-    return [Look(None, crop, (crop.shape[1], crop.shape[2])) for crop in crops]
+    _write(files.look(block.number), {"pixels": crops, "shape": np.array(crops.shape[2:])})
 
 
-def fit_survey(looks: Sequence[Look], files: PlateFiles, rules: CutRules) -> None:
-    """Learn a plate's light and the range of its corrected pixels from what was looked at; write both.
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with open_atomic(path) as file:
+        file.write(safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
+
+def _check_shapes(shapes: Sequence[tuple[int, ...]], plate: str) -> None:
+    different = sorted(set(shapes))
+    if len(different) > 1:
+        raise DataError(
+            f"plate {plate}: its fields are of {different[0]} and of {different[1]} px (rows, columns). Expected one "
+            "size on a plate.",
+            code="IMG005",
+        )
+
+
+def finish_survey(files: PlateFiles, num_blocks: int, rules: CutRules) -> None:
+    """Learn a plate's light, and the range of its corrected pixels, from what was kept of it; write both.
 
     Raises
     ------
     DataError
         The fields differ in size.
     """
-    shapes = sorted({look.shape for look in looks})
-    if len(shapes) > 1:
-        raise DataError(
-            f"plate {files.plate}: its fields are of {shapes[0]} and of {shapes[1]} px (rows, columns). Expected one "
-            "size on a plate.",
-            code="IMG005",
-        )
+    looks = [safetensors.numpy.load_file(files.look(number)) for number in range(num_blocks)]
+    shapes = [(int(look["shape"][0]), int(look["shape"][1])) for look in looks]
+    _check_shapes(shapes, files.plate)
     function = None
     if isinstance(rules.illumination, Path):
-        fitted = fit_illumination(np.stack([look.light for look in looks if look.light is not None]))
-        rules.illumination.mkdir(parents=True, exist_ok=True)
-        with open_atomic(rules.illumination / f"{plate_stem(files.plate)}.npy") as file:
+        fitted = fit_illumination(np.concatenate([look["light"] for look in looks]))
+        with open_atomic(files.light) as file:
             np.save(file, fitted, allow_pickle=False)
         function = np.ascontiguousarray(expand_illumination(fitted, shapes[0])[:, ::STEP, ::STEP])
-    counts = None
-    for look in looks:
-        pixels = look.pixels if function is None else correct_field(look.pixels, function)
-        new = count_values(pixels.reshape(len(pixels), -1))
-        counts = new if counts is None else add_counts(counts, new)
-    assert counts is not None
-    write_json(files.survey, {"ranges": rules.intensity.find_ranges(counts), "num_fields": len(looks)})
+    counts = []
+    for pixels in (pixels for look in looks for pixels in look["pixels"]):
+        corrected = pixels if function is None else correct_field(pixels, function)
+        counts.append(count_values(corrected.reshape(len(corrected), -1)))
+    write_json(files.survey, {"ranges": rules.intensity.find_ranges(reduce(add_counts, counts))})

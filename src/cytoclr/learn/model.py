@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -253,8 +254,12 @@ def _check_crops(model: ModelDescription, crops: CropStore, source: Path) -> Non
     depths = (model.bit_depth, crops.bit_depth)
     if None not in depths and depths[0] != depths[1] and crops.intensity["rule"] == "full-range":
         log.warning("%s: trained on images of %d bit, the crops have %d bit", source, *depths)
+    if model.intensity != crops.intensity:
+        log.warning("%s: trained on intensities %s, the crops have %s", source, model.intensity, crops.intensity)
+    if model.crop_size_px != crops.size_px:
+        log.warning("%s: trained on crops of %d px, these have %d", source, model.crop_size_px, crops.size_px)
     sizes = (model.pixel_size_um, crops.pixel_size_um)
-    if None not in sizes and sizes[0] != sizes[1]:
+    if sizes[0] is not None and sizes[1] is not None and not math.isclose(sizes[0], sizes[1], rel_tol=1e-3):
         log.warning(
             "%s: trained on pixels of %g µm, the crops have %g µm: cells look larger or smaller", source, *sizes
         )
