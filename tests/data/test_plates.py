@@ -1,6 +1,12 @@
 """Fields to crops: the same to the bit wherever it ran, stopped or not; borders, light, bytes, masks."""
 
+import contextlib
+import itertools
 import json
+import shutil
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +15,14 @@ import pytest
 import tifffile
 
 from cytoclr.config import ClusterSettings, CropSettings, ImagesSettings
+from cytoclr.data.blocks import Block, PlateFiles, cut_block, cut_sites
 from cytoclr.data.cluster import Task, open_cluster
 from cytoclr.data.crops import CropStore, scale_crops
 from cytoclr.data.cut import cut_crops
 from cytoclr.data.stage import CropPlan, choose_nuclei_channel, plan_crops
-from cytoclr.errors import DataError, SettingsError
+from cytoclr.errors import DataError, MachineError, SettingsError
 from cytoclr.progress import Silent
-from cytoclr.storage import read_json, read_table
+from cytoclr.storage import hash_json, read_json, read_table
 
 SIZE = 96
 
@@ -57,7 +64,9 @@ def screen(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def plan(folder: Path, *, located: bool = True, **crop: object) -> CropPlan:
+def plan(
+    folder: Path, *, located: bool = True, screen_changes: dict[str, object] | None = None, **crop: object
+) -> CropPlan:
     settings = ImagesSettings(
         reader="images",
         folder=folder / "images",
@@ -66,7 +75,7 @@ def plan(folder: Path, *, located: bool = True, **crop: object) -> CropPlan:
         metadata=folder / "map.csv",
         bit_depth=12,
         stains={"DNA": "Hoechst"},
-    )
+    ).model_copy(update=screen_changes or {})
     values = {"size_px": 16, "overlays": 0, **crop}
     return plan_crops(
         settings,
@@ -110,14 +119,12 @@ def test_what_was_cut_before_a_stop_is_not_cut_again(screen: Path, tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         plan(screen).cut(out, Silent(), Stops())
     notes = sorted((out / "crops/plates/P1").glob("*.safetensors"))
-    written_ns = [note.stat().st_mtime_ns for note in notes]
     assert len(notes) == 2
     (screen / "images/P1/A01_s1_w1.tif").write_bytes(b"gone")  # would be an error if read again
     resumed, _ = cut(screen, out)
     write_screen(screen)
     whole, _ = cut(screen, tmp_path / "whole")
     np.testing.assert_array_equal(resumed.read(np.arange(len(whole))), whole.read(np.arange(len(whole))))
-    assert written_ns
     assert not (out / "crops/plates").exists()
 
 
@@ -248,3 +255,154 @@ def test_plates_of_two_sizes_cannot_share_their_light(screen: Path, tmp_path: Pa
 )
 def test_nuclei_are_looked_for_where_dna_is(channels: list[str], chosen: str) -> None:
     assert choose_nuclei_channel(channels, {}) == chosen
+
+
+MASKS = {"template": "{plate}/{well}_s{site}_mask.tif"}
+
+
+def swap_names(folder: Path) -> None:
+    """Give the files of two sites each other's names."""
+    first, second = (folder / f"images/P1/A01_s{site}_w1.tif" for site in (1, 2))
+    first.rename(folder / "kept")
+    second.rename(first)
+    (folder / "kept").rename(second)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "masks/P1/A01_s1_mask.tif").write_bytes(
+            (folder / "masks/P1/A01_s1_mask.tif").read_bytes()
+        ),
+        lambda folder: (folder / "map.csv").write_text(
+            "Well,Compound,Concentration\nA01,DMSO,0\nA02,taxol,1\nA03,ALLN,5\n"
+        ),
+        swap_names,
+    ],
+    ids=["a mask is written anew", "another dose", "files change places"],
+)
+def test_what_changes_the_crops_changes_their_key(screen: Path, change: Callable[[Path], object]) -> None:
+    masks = {**MASKS, "folder": screen / "masks"}
+    before = plan(screen, masks=masks).inputs
+    assert plan(screen, masks=masks).inputs == before
+    change(screen)
+    assert plan(screen, masks=masks).inputs != before
+
+
+def test_the_order_of_channels_is_part_of_the_key(screen: Path) -> None:
+    turned = {"Actin": "w2", "DNA": "w1"}
+    assert hash_json(plan(screen).inputs) != hash_json(plan(screen, screen_changes={"channels": turned}).inputs)
+
+
+def test_a_moved_screen_has_the_same_key(screen: Path, tmp_path: Path) -> None:
+    masks = {**MASKS, "folder": screen / "masks"}
+    before = plan(screen, masks=masks).inputs
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("images", "masks", "map.csv", "centres.csv"):
+        (screen / name).rename(moved / name)
+    assert plan(moved, masks={**MASKS, "folder": moved / "masks"}).inputs == before
+
+
+@pytest.mark.slow
+def test_a_stop_anywhere_in_the_end_of_a_plate_changes_nothing(tmp_path: Path) -> None:
+    """The power goes before or after every file that is moved or deleted."""
+    screen = tmp_path / "screen"
+    write_screen(screen, sites=1)
+    crop = {"border": "pad", "drop": ["padded"], "intensity": "crop-percentile"}
+    cut(screen, tmp_path / "whole", **crop)
+    expected = read_all(tmp_path / "whole")
+
+    class PowerCut(BaseException):
+        pass
+
+    for after in (False, True):
+        for stop in itertools.count():
+            out, calls = tmp_path / f"stopped-{after}-{stop}", itertools.count()
+
+            def cut_power(
+                real: Callable[..., object], *, stop: int = stop, after: bool = after, calls: Iterator[int] = calls
+            ) -> Callable[..., object]:
+                def call(*arguments: object, **more: object) -> object:
+                    is_now = next(calls) == stop
+                    if is_now and not after:
+                        raise PowerCut
+                    result = real(*arguments, **more)
+                    if is_now:
+                        raise PowerCut
+                    return result
+
+                return call
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Path, "replace", cut_power(Path.replace))
+                patch.setattr(Path, "unlink", cut_power(Path.unlink))
+                patch.setattr(shutil, "rmtree", cut_power(shutil.rmtree))
+                with contextlib.suppress(PowerCut):
+                    cut(screen, out, **crop)
+            if next(calls) <= stop:  # it was whole before its turn came
+                break
+            for leftover in out.rglob(".*.tmp"):
+                leftover.unlink()
+            cut(screen, out, **crop)
+            assert read_all(out) == expected, (after, stop)
+            shutil.rmtree(out)
+        assert stop > 20
+
+
+def test_crops_that_are_cut_are_not_cut_again_when_their_files_were_not_hashed_yet(
+    screen: Path, tmp_path: Path
+) -> None:
+    cut(screen, tmp_path / "run")
+    shutil.rmtree(screen / "images")
+    screen.joinpath("images").mkdir()
+    told = read_json(tmp_path / "run/crops/report.json")
+    assert told["num_cells"] == 2 * 3 * 6 * 3
+    write_screen(screen)
+    again = plan(screen)
+    shutil.rmtree(screen / "images")
+    assert again.cut(tmp_path / "run", Silent()) == told
+
+
+def test_memory_does_not_grow_with_the_sites_of_a_block(tmp_path: Path) -> None:
+    write_screen(tmp_path, sites=16)
+    planned = plan(tmp_path, size_px=96, border="pad")
+    rows = tuple(planned.source.rows.iloc[:48].to_dict("records"))
+    files = PlateFiles(tmp_path / "crops", "P1")
+    files.note.parent.mkdir(parents=True)
+    peaks = []
+    for number, num_sites in enumerate((4, 4, 48)):  # the first also imports and caches
+        places = [(row["Metadata_Plate"], row["Metadata_Well"], row["Metadata_Site"]) for row in rows[:num_sites]]
+        centres = tuple(planned.locations.of(place) for place in places)
+        tracemalloc.start()
+        cut_block(Block("P1", number, rows[:num_sites], centres), files, planned.rules, tmp_path, cut_sites)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    more_crops = (48 - 4) * 4 * 2 * 96 * 96 * 2
+    assert peaks[2] - peaks[1] < more_crops / 4
+
+
+def test_a_depth_that_images_do_not_have_is_refused(screen: Path, tmp_path: Path) -> None:
+    for path in (screen / "images").rglob("*.tif"):
+        tifffile.imwrite(path, (tifffile.imread(path) // 16).astype(np.uint8))
+    with pytest.raises(DataError, match=r"screen\.bit_depth is 12; the images hold 8 bit"):
+        cut(screen, tmp_path / "run")
+
+
+def test_a_channel_without_a_function_stays_as_it_is(screen: Path, tmp_path: Path) -> None:
+    np.save(screen / "light.npy", np.full((SIZE, SIZE), 2.0, dtype=np.float32))
+    straight, _ = cut(screen, tmp_path / "straight")
+    planned = plan(screen)
+    rows = planned.source.rows.assign(Illum_Actin=str(screen / "light.npy"))
+    given = replace(
+        planned, source=replace(planned.source, rows=rows), rules=replace(planned.rules, illumination="given")
+    )
+    given.cut(tmp_path / "given", Silent())
+    before, after = (straight.read(np.arange(3)), CropStore(tmp_path / "given/crops").read(np.arange(3)))
+    np.testing.assert_array_equal(after[:, 0], before[:, 0])
+    np.testing.assert_array_equal(after[:, 1], np.rint(before[:, 1] / 2))
+
+
+def test_a_worker_that_does_not_see_the_run_folder_says_so(screen: Path, tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match=r"crops/plates is not there\. Workers must reach the run folder"):
+        PlateFiles(tmp_path / "nowhere/crops", "P1").check_folder()
