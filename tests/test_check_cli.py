@@ -108,7 +108,7 @@ def test_crop_tells_how_many_errors_more_there_are(config: Path) -> None:
         tifffile.imwrite(path, np.full((48, 48), 9, dtype=np.uint8))
     done = cytoclr("crop", config, "--out", config.parent / "run", "--set", "screen.bit_depth=10")
     assert done.returncode == 3
-    assert "1 more; see `cytoclr check`." in done.stderr
+    assert "2 more; see `cytoclr check`." in done.stderr
 
 
 def test_finished_crops_are_not_checked_again(config: Path) -> None:

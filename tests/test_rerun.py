@@ -9,7 +9,7 @@ import pytest
 
 from cytoclr.config import check_settings
 from cytoclr.errors import DataError
-from cytoclr.pipeline import STAGES, crop
+from cytoclr.pipeline import STAGES, crop, train
 from cytoclr.stages import StageFolder
 
 
@@ -62,3 +62,17 @@ def test_images_touched_but_not_changed_leave_the_crops_as_they_are(tiny_screen:
 def test_every_stage_has_a_version() -> None:
     assert list(STAGES) == ["screen", "crop", "train", "select", "embed", "profile", "evaluate", "report"]
     assert all(isinstance(version, int) and version > 0 for version in STAGES.values())
+
+
+def test_images_that_were_archived_are_not_needed_for_later_stages(
+    tiny_screen: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tiny_screen / "run"
+    small = settings(tiny_screen, train__epochs=1, train__view_size_px=16, train__minibatch_size=4)
+    crop(small, out)
+    (tiny_screen / "images").rename(tiny_screen / "archived")
+    with pytest.raises(DataError, match="no such folder"):
+        crop(small, out)
+    train(small, out)
+    assert "The crops that are there are used as they are" in caplog.text
+    assert (out / "model" / "model.json").is_file()

@@ -68,6 +68,7 @@ CODES = {
     "LOC009": "nuclei are larger or smaller than told",
     "LOC010": "a cell stands twice",
     "LOC011": "a crop is small or large for a nucleus",
+    "LOC012": "there is nothing where cells are said to be",
     # channels: the contract between plate, crops and model
     "CHAN001": "the channels are not those of the model",
     "CHAN002": "a setting names a channel that the screen does not have",

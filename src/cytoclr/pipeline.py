@@ -249,7 +249,17 @@ class _Run:
         from cytoclr.data.stage import plan_crops
 
         settings = self.settings
-        plan = plan_crops(self._real_screen, settings.crop, locations=self._locations_path)
+        try:
+            plan = plan_crops(self._real_screen, settings.crop, locations=self._locations_path)
+        except DataError as error:
+            if error.code != "IMG001" or not self._has_crops():
+                raise
+            logger.warning(
+                "images are gone (%s) The crops that are there are used as they are, whatever the "
+                "settings of screen and crop say.",
+                error,
+            )
+            return
         self._check_controls(plan.screen)
         probe = settings.train.probe
         probe_plan = (
@@ -271,6 +281,14 @@ class _Run:
             "probe": None if probe_plan is None else probe_plan.inputs,
         }
         told = self._finish("crop", inputs, work).report
+        if told["flagged"].get("empty", 0) > told["num_cells"] / 2:
+            logger.warning(
+                "most crops hold nothing: %s of %s. Do the centres fit the images (x and y exchanged, µm for px, sites "
+                "counted from 0)? Look at %s.",
+                f"{told['flagged']['empty']:,}",
+                f"{told['num_cells']:,}",
+                self.folder / "overlays",
+            )
         for what, where in (("left_out", "left_out.csv"), ("flagged", "cells.parquet")):
             counts = ", ".join(f"{count:,} × {reason}" for reason, count in told[what].items())
             if counts:
@@ -471,6 +489,11 @@ class _Run:
         self._finish("report", inputs, work)
 
     # What stages read of each other, and of the user.
+
+    def _has_crops(self) -> bool:
+        """Tell whether whole crops of an earlier run are there for the stages after them."""
+        path = self.stages.manifest_path("crop")
+        return self.until != "crop" and path.is_file() and not Manifest.read(path).find_damage(self.folder)
 
     def _check_controls(self, screen: pd.DataFrame) -> None:
         """Refuse before hours are spent what the profiles would refuse at their end."""

@@ -64,3 +64,9 @@ def test_a_table_is_packed_if_it_is_not_if_it_is_called_so(tmp_path: Path, name:
     (tmp_path / name).write_bytes(gzip.compress(text) if packed else text)
     assert read_texts(tmp_path / name).to_dict("list") == {"a": ["1"], "b": ["2"]}
     assert read_header(tmp_path / name) == ["a", "b"]
+
+
+def test_semicolons_with_decimal_commas_are_told(tmp_path: Path) -> None:
+    (tmp_path / "map.csv").write_text("well;compound;concentration\nA01;DMSO;0\nA02;taxol;1,5\n")
+    with pytest.raises(DataError, match="its cells are separated by semicolons"):
+        read_texts(tmp_path / "map.csv")

@@ -239,9 +239,8 @@ def test_folders_of_other_kinds_are_known(tmp_path: Path) -> None:
 def test_a_map_that_does_not_fit_is_said(tmp_path: Path) -> None:
     folder = write_plates(tmp_path / "screen", plates("P"))
     (tmp_path / "map.csv").write_text("plate,well,compound,concentration\nQ,B02,DMSO,0\n")
-    guess, settings = settle(folder, tmp_path / "c.yaml", metadata=tmp_path / "map.csv")
-    assert any("are not on the plate map" in note for note in guess.notes)
-    assert settings.crop.nuclei_channel == "DNA"  # and the images are looked at all the same
+    with pytest.raises(DataError, match="are not on the plate map"):
+        guess_settings(folder, metadata=tmp_path / "map.csv", mechanisms=None)
     (tmp_path / "map.csv").write_text("plate,well,stuff\nP,B02,DMSO\n")
     guess, _ = settle(folder, tmp_path / "c.yaml", metadata=tmp_path / "map.csv")
     assert "name the columns of compound and concentration; there are plate, well, stuff" in find(guess, "columns").todo

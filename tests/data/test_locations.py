@@ -585,3 +585,10 @@ def test_cytotables_tables_by_the_names_of_the_images(real_data: Path) -> None:
     given = split_locations(table, sites, "nf1")
     assert [len(given.of(site).x) for site in sites[SITE].itertuples(index=False, name=None)] == [1] * 5
     np.testing.assert_allclose(given.of(("nf1", "B7", 3)).x, [401.36996337])
+
+
+def test_cells_at_the_very_same_place_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = "P,B02,1,10.5,20\nP,B02,1,30,40\n"
+    (tmp_path / "centres.csv").write_text(f"Metadata_Plate,Metadata_Well,Metadata_Site,x,y\n{rows}{rows}")
+    assert read_locations(tmp_path / "centres.csv")["x"].tolist() == [10.5, 30.0]
+    assert "2 of 4 cells lie exactly where another does, and are left out; first P B02 s1" in caplog.text

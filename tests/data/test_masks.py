@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.measure import regionprops
 
-from cytoclr.data.masks import find_label_centres, find_masks, read_mask
+from cytoclr.data.masks import check_labels, find_label_centres, find_masks, read_mask
 from cytoclr.errors import DataError, SettingsError
 from cytoclr.tables import SITE
 
@@ -177,3 +177,15 @@ def test_centres_of_a_mask_of_an_empty_one_and_of_huge_labels() -> None:
     x, y, objects = find_label_centres(np.where(LABELS > 0, LABELS + 2**30, 0))
     np.testing.assert_array_equal(objects, [2**30 + 2, 2**30 + 200])
     np.testing.assert_allclose((x, y), find_label_centres(LABELS)[:2])
+
+
+def test_a_mask_of_black_and_white_is_refused() -> None:
+    labels = np.zeros((20, 20), dtype=np.int32)
+    labels[2:6, 2:6] = 255
+    check_labels(labels, "mask.tif")  # one cell is one piece
+    labels[10:14, 10:14] = 255
+    with pytest.raises(DataError, match=r"mask\.tif: all its 2 pieces have the number 255") as caught:
+        check_labels(labels, "mask.tif")
+    assert caught.value.code == "LOC007"
+    labels[10:14, 10:14] = 7
+    check_labels(labels, "mask.tif")

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from cytoclr.data.profiles import read_wells
 from cytoclr.data.screen import join_plate_map, name_well
 from cytoclr.errors import DataError, SettingsError
 from cytoclr.tables import SCREEN, SITE, WELL_METADATA, check_table
@@ -166,3 +167,9 @@ def test_maps_that_contradict_themselves_are_refused(tmp_path: Path) -> None:
         join(sites(), write(tmp_path / "map.csv", PLATE_MAP), batch_pattern="^(Week)")
     with pytest.raises(DataError, match="rows 1 and 2 have the same Plate, Well, Site: P1, B02, 1"):
         join(sites(("P1", "B2", 1), ("P1", "B02", 1)), write(tmp_path / "map.csv", PLATE_MAP))
+
+
+def test_a_dose_in_other_units_is_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "map.csv").write_text("well,compound,dose_nM\nB02,DMSO,0\n")
+    read_wells(tmp_path / "map.csv", columns={"plate": "well", "concentration": "dose_nM"}, controls=["DMSO"])
+    assert "the numbers of dose_nM are taken as µM, though its name says otherwise" in caplog.text

@@ -31,10 +31,18 @@ __all__ = [
 ]
 
 
+def _check_where(where: str) -> str:
+    if where not in {"here", "threads", "processes", "slurm"} and "://" not in where:
+        raise PydanticCustomError(
+            "where", "expected here, threads, processes, slurm, or a Dask scheduler's address, as tcp://host:8786"
+        )
+    return where
+
+
 class ClusterSettings(Section):
     """Where crops are cut; the result is the same wherever that is."""
 
-    where: str = Field(
+    where: Annotated[str, AfterValidator(_check_where)] = Field(
         "here",
         description="here (one after the other), threads, processes, slurm, or the address of a Dask scheduler: "
         "tcp://host:8786",

@@ -13,7 +13,7 @@ import pandas as pd
 from cytoclr.config import Settings
 from cytoclr.data.findings import NUM_EXAMPLES, Checked, Finding, Severity, name_sites, sort_findings, tell_refusal
 from cytoclr.data.illumination import MIN_FIELDS
-from cytoclr.data.judge import judge_images, judge_locations, judge_nuclei, judge_sizes
+from cytoclr.data.judge import judge_centres, judge_images, judge_locations, judge_nuclei, judge_sizes
 from cytoclr.data.locations import Locations, read_locations, split_locations
 from cytoclr.data.masks import find_masks
 from cytoclr.data.ranges import IntensityRule
@@ -26,7 +26,7 @@ from cytoclr.errors import CODES, CytoclrError, DataError, MachineError, Setting
 from cytoclr.mechanisms import join_mechanisms
 from cytoclr.progress import Progress, Silent
 from cytoclr.storage import read_json
-from cytoclr.tables import MECHANISM, TREATMENT, WELL, is_control, sort_naturally, treatment_names
+from cytoclr.tables import MECHANISM, SITE, TREATMENT, WELL, is_control, sort_naturally, treatment_names
 
 __all__ = ["Checked", "Finding", "check_controls", "check_screen", "check_source"]
 
@@ -152,13 +152,23 @@ def check_source(
         findings.append(Finding("NET001", "note", message, fix="`--every` looks at all of them."))
     wanted = settings.crop.nuclei_channel
     nuclei_channel = wanted if wanted in source.channels else choose_nuclei_channel(source.channels, screen.stains)
-    glances = _look(settings, screen, source, chosen, nuclei_channel if finds_nuclei else None, progress or Silent())
+    glances = _look(
+        settings,
+        screen,
+        source,
+        chosen,
+        locations,
+        progress or Silent(),
+        nuclei_channel=nuclei_channel if finds_nuclei else None,
+        crop_channel=nuclei_channel,
+    )
     findings += judge_images(glances, bit_depth=screen.bit_depth, pixel_size_um=screen.pixel_size_um)
     shapes = {glance.place: glance.shape for glance in glances if glance.planes}
     size_px = _choose_size(settings, source, list(shapes.values()))
     if not source.is_ready_crops:
         findings += judge_sizes(list(shapes.items()), settings.crop, size_px=size_px)
         if locations is not None:
+            findings += judge_centres(glances, channel=nuclei_channel)
             findings += judge_locations(rows, locations, shapes, size_px, pads=settings.crop.border == "pad")
         if finds_nuclei:
             findings += judge_nuclei(
@@ -447,8 +457,11 @@ def _look(
     screen: RealScreenSettings,
     source: Source,
     chosen: pd.DataFrame,
-    nuclei_channel: str | None,
+    locations: Locations | None,
     progress: Progress,
+    *,
+    nuclei_channel: str | None,
+    crop_channel: str,
 ) -> list[Glance]:
     crop = settings.crop
     with_nuclei = set(np.linspace(0, len(chosen) - 1, min(NUM_NUCLEI, len(chosen))).round().astype(int).tolist())
@@ -466,6 +479,8 @@ def _look(
                 with_light=crop.illumination == "given",
                 nuclei_channel=nuclei_channel if number in with_nuclei else None,
                 nucleus_diameter_px=crop.nucleus_diameter_px,
+                centres=None if locations is None else locations.of((row[SITE[0]], row[SITE[1]], row[SITE[2]])),
+                crop_channel=crop_channel,
             )
         glances.append(glance)
         progress.advance()

@@ -8,8 +8,10 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -70,7 +72,7 @@ def open_cluster(settings: ClusterSettings) -> Iterator[Cluster]:
     Raises
     ------
     SettingsError
-        `where` is none of the known words and no address; or dask-jobqueue is asked for and not installed.
+        dask-jobqueue is asked for and not installed.
     MachineError
         The scheduler cannot be reached, or a worker died on the same task several times.
     """
@@ -101,25 +103,35 @@ def _open_workers(settings: ClusterSettings) -> Iterator[tuple[Any, Callable[[],
         from distributed import LocalCluster
 
         in_processes = settings.where == "processes"
-        with LocalCluster(
-            n_workers=workers if in_processes else 1,
-            threads_per_worker=1 if in_processes else workers,
-            processes=in_processes,
-            memory_limit=f"{settings.memory_gb}GB" if in_processes else 0,
-            dashboard_address=None,
-            silence_logs=logging.ERROR,
-        ) as cluster:
+        with _ignored_interrupts():
+            cluster = LocalCluster(
+                n_workers=workers if in_processes else 1,
+                threads_per_worker=1 if in_processes else workers,
+                processes=in_processes,
+                memory_limit=f"{settings.memory_gb}GB" if in_processes else 0,
+                dashboard_address=None,
+                silence_logs=logging.ERROR,
+            )
+        with cluster:
             yield cluster, _do_nothing
     elif settings.where == "slurm":
         with _open_slurm(settings) as (cluster, tend):
             yield cluster, tend
-    elif "://" in settings.where:
-        yield settings.where, _do_nothing
     else:
-        raise SettingsError(
-            f"cluster.where is {settings.where!r}. Expected here, threads, processes, slurm, or a Dask scheduler's "
-            "address, as tcp://host:8786."
-        )
+        yield settings.where, _do_nothing
+
+
+@contextmanager
+def _ignored_interrupts() -> Iterator[None]:
+    """Let processes started here ignore Ctrl-C, which reaches all of a terminal: who started them ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _do_nothing() -> None:

@@ -187,6 +187,14 @@ def find_columns(
             theirs = _find_perturbations(frame, path)
         if theirs is not None:
             found[field] = theirs
+    doses = found.get(_CONCENTRATION, "")
+    if re.search(r"(?:^|[\W_])(?:[npm]M|M)\W*$", doses):
+        logger.warning(
+            "%s: the numbers of %s are taken as µM, though its name says otherwise. Convert them, and call it so. "
+            "(META003)",
+            path,
+            doses,
+        )
     missing = [name for name in needed if fields[name] not in found]
     if missing:
         ours = ", ".join(fields[name].column for name in missing)

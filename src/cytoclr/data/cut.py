@@ -15,7 +15,7 @@ from cytoclr.data.crops import plate_stem
 from cytoclr.data.illumination import correct_field, expand_illumination, read_illumination
 from cytoclr.data.images import read_field
 from cytoclr.data.locations import Centres
-from cytoclr.data.masks import find_label_centres, read_mask
+from cytoclr.data.masks import check_labels, find_label_centres, read_mask
 from cytoclr.data.nuclei import find_nuclei
 from cytoclr.data.overlay import draw_overlay
 from cytoclr.data.quality import measure_quality
@@ -295,6 +295,7 @@ def _read_labels(row: Mapping[str, Any], shape: tuple[int, ...]) -> Integer[np.n
             "Expected a mask of the field's size.",
             code="LOC007",
         )
+    check_labels(labels, str(row[MASK_PATH]))
     return labels
 
 

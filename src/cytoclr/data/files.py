@@ -43,7 +43,11 @@ def read_texts(path: Path) -> pd.DataFrame:
         raise DataError(f"{path}: empty. Expected a CSV table with a header.", code="META001") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason}). Save it as CSV UTF-8.", code="META001") from None
-    except (pd.errors.ParserError, gzip.BadGzipFile, zlib.error, EOFError, OSError) as error:
+    except pd.errors.ParserError as error:
+        # of a table with decimal commas and other separators, pandas sees rows of different lengths
+        _check_separators(pd.DataFrame(columns=read_header(path)), path)
+        raise DataError(f"{path}: not a readable CSV table ({str(error).strip()}).", code="META001") from None
+    except (gzip.BadGzipFile, zlib.error, EOFError, OSError) as error:
         raise DataError(f"{path}: not a readable CSV table ({str(error).strip()}).", code="META001") from None
     _check_separators(texts, path)
     named = [name for name in texts.columns if not name.startswith("Unnamed: ")]
@@ -56,7 +60,7 @@ def _is_gzipped(path: Path) -> bool:
 
 
 def _check_separators(texts: pd.DataFrame, path: Path) -> None:
-    header = str(texts.columns[0])
+    header = str(texts.columns[0]) if len(texts.columns) else ""
     if len(texts.columns) == 1 and (";" in header or "\t" in header):
         separator = "semicolons" if ";" in header else "tabs"
         raise DataError(

@@ -501,6 +501,8 @@ def _open(lines: Iterable[Line], folder: Path, notes: list[str]) -> Source | Non
             screen: RealScreenSettings = settings.screen  # type: ignore[assignment]  # a guess is never virtual
             return open_screen(screen, skip_missing=True)
         except CytoclrError as error:
+            if chosen is not without and "metadata" in chosen and error.code != "META002":
+                raise  # a map that is given and wrong; unnamed columns are filled in by hand
             notes.append(str(error))
     return None
 

@@ -15,7 +15,7 @@ from cytoclr.data.sampling import Glance, Plane
 from cytoclr.errors import CytoclrError
 from cytoclr.tables import SITE
 
-__all__ = ["judge_images", "judge_locations", "judge_nuclei", "judge_sizes"]
+__all__ = ["judge_centres", "judge_images", "judge_locations", "judge_nuclei", "judge_sizes"]
 
 #: Shares from which on something is worth a word: saturated pixels, crops that cross the border.
 SATURATED, CROSSING = 0.01, 0.25
@@ -173,6 +173,22 @@ def judge_sizes(
             tuple(small[:NUM_EXAMPLES]),
             len(small),
             f"Set crop.size_px to less than {smallest}.",
+        )
+
+
+def judge_centres(glances: Sequence[Glance], *, channel: str) -> Iterator[Finding]:
+    """Judge whether there is anything where cells are said to be."""
+    num_centres, num_empty = (sum(getattr(glance, name) for glance in glances) for name in ("num_centres", "num_empty"))
+    if num_empty > num_centres / 2:
+        worst = sorted(glances, key=lambda glance: -glance.num_empty)[:NUM_EXAMPLES]
+        yield Finding(
+            "LOC012",
+            "warning",
+            f"at {num_empty:,} of {num_centres:,} centres that were looked at, {channel} shows nothing.",
+            tuple(f"{glance.place}: {glance.num_empty} of {glance.num_centres}" for glance in worst),
+            num_empty,
+            "Are x and y exchanged, are they in µm, are sites counted from 0? Look at a field with its centres: "
+            "crop.overlays draws some.",
         )
 
 

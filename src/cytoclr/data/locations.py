@@ -105,10 +105,29 @@ def read_locations(path: Path, *, sites: pd.DataFrame | None = None, object: Obj
         pieces = [_place(piece, screen) for piece in found]
         table = _join_pieces(pieces)
         _refuse_repeated(table, path)
+        table = _leave_out_copies(table, path)
     except DataError as error:
         raise DataError(str(error), code=error.code if error.code.startswith("LOC") else "LOC001") from None
     _tell_kinds(found, table, path)
     return table
+
+
+def _leave_out_copies(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Keep one of several cells at the very same place, which no segmenter makes."""
+    copies = table.duplicated([*SITE, "x", "y"])
+    if copies.any():
+        plate, well, site = table.loc[copies, SITE].iloc[0]
+        logger.warning(
+            "%s: %s of %s cells lie exactly where another does, and are left out; first %s %s s%s. Is the table there "
+            "twice? (LOC010)",
+            path,
+            f"{int(copies.sum()):,}",
+            f"{len(table):,}",
+            plate,
+            well,
+            site,
+        )
+    return table[~copies].reset_index(drop=True)
 
 
 def split_locations(locations: pd.DataFrame, screen: pd.DataFrame, source: str) -> Locations:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import tifffile
 from jaxtyping import Float, Int, Integer, Shaped
+from scipy import ndimage
 
 from cytoclr.data.planes import MAX_PIXELS
 from cytoclr.data.readers.images import compile_template, find_files
@@ -20,7 +21,7 @@ from cytoclr.data.screen import name_well
 from cytoclr.errors import DataError, list_some
 from cytoclr.tables import MASK_PATH, SITE
 
-__all__ = ["find_label_centres", "find_masks", "read_mask"]
+__all__ = ["check_labels", "find_label_centres", "find_masks", "read_mask"]
 
 logger = logging.getLogger(__name__)
 
@@ -199,6 +200,28 @@ def _read_npy(path: Path) -> Shaped[np.ndarray, "..."]:
 def _check_size(shape: tuple[int, ...]) -> None:
     if math.prod(shape) > MAX_PIXELS:
         raise ValueError(f"it says it has {shape} pixels, more than any camera takes")
+
+
+def check_labels(labels: Integer[np.ndarray, "row column"], path: str) -> None:
+    """Refuse a mask that has one number in many pieces: it says where cells are, not which is which.
+
+    Raises
+    ------
+    DataError
+        LOC007.
+    """
+    numbers = np.unique(labels)
+    numbers = numbers[numbers > 0]
+    if len(numbers) != 1:
+        return
+    pieces = int(ndimage.label(labels)[1])
+    if pieces > 1:
+        raise DataError(
+            f"{path}: all its {pieces:,} pieces have the number {numbers[0]}. Expected a number of its own for each "
+            "cell; a mask of black and white must be labelled first (skimage.measure.label, or ask your segmenter for "
+            "labels).",
+            code="LOC007",
+        )
 
 
 def find_label_centres(

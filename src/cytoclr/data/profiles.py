@@ -185,7 +185,7 @@ def read_wells(
     if "Metadata_Concentration" not in rows:
         logger.warning(
             "%s: no column of the concentration: each compound counts as one treatment. If there is one under another "
-            "name, tell it: %s.",
+            "name, tell it: %s. (META002)",
             path,
             how_to_tell("concentration"),
         )

@@ -10,15 +10,20 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt
 
-from cytoclr.data.cut import read_light, read_site
+from cytoclr.data.cut import cut_crops, read_light, read_site
 from cytoclr.data.images import read_about
-from cytoclr.data.masks import read_mask
+from cytoclr.data.locations import Centres
+from cytoclr.data.masks import check_labels, read_mask
 from cytoclr.data.nuclei import find_nuclei, measure_nuclei
+from cytoclr.data.quality import flag_crops, measure_quality
 from cytoclr.data.ready import read_ready
 from cytoclr.errors import CytoclrError, DataError
 from cytoclr.tables import ILLUMINATION_PREFIX, MASK_PATH, PATH_PREFIX, SITE
 
 __all__ = ["Glance", "Plane", "choose_sample", "glance_at_crop", "glance_at_site"]
+
+#: Of a site's centres, so many are looked at.
+_NUM_CENTRES = 20
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class Glance:
     """What was seen of one site, or of one ready crop.
 
     `errors` are the refusals of what reads its files; without `planes` the pixels could not be read. `num_nuclei` and
-    `diameter_px` are None where nuclei were not looked for, or none was.
+    `diameter_px` are None where nuclei were not looked for, or none was. Of `num_centres` that were looked at,
+    `num_empty` show nothing.
     """
 
     place: str
@@ -48,6 +54,8 @@ class Glance:
     num_nuclei: int | None = None
     diameter_px: float | None = None
     errors: tuple[CytoclrError, ...] = ()
+    num_centres: int = 0
+    num_empty: int = 0
 
 
 def choose_sample(rows: pd.DataFrame, number: int) -> pd.DataFrame:
@@ -82,8 +90,13 @@ def glance_at_site(
     with_light: bool,
     nuclei_channel: str | None,
     nucleus_diameter_px: float,
+    centres: Centres | None = None,
+    crop_channel: str | None = None,
 ) -> Glance:
-    """Look at one site: its pixels, its illumination functions, its mask and, if a channel is told, its nuclei."""
+    """Look at one site: its pixels, its illumination functions, its mask and, if a channel is told, its nuclei.
+
+    Where `centres` are told, some are looked at in `crop_channel`: is anything there?
+    """
     place, plate = " ".join([str(row[SITE[0]]), str(row[SITE[1]]), f"s{row[SITE[2]]}"]), str(row[SITE[0]])
     try:
         pixels = read_site(row, channels)
@@ -98,8 +111,35 @@ def glance_at_site(
         plane = pixels[channels.index(nuclei_channel)]
         number = len(find_nuclei(plane, diameter_px=nucleus_diameter_px)[0])
         diameter = measure_nuclei(plane)
+    num_centres = num_empty = 0
+    if centres is not None and crop_channel is not None:
+        plane = pixels[channels.index(crop_channel)][None]
+        num_centres, num_empty = _count_empty(plane, centres, nucleus_diameter_px)
     planes = _describe_planes(pixels, channels, bit_depth)
-    return Glance(place, plate, shape, str(pixels.dtype), planes, about.pixel_size_um, number, diameter, tuple(errors))
+    return Glance(
+        place,
+        plate,
+        shape,
+        str(pixels.dtype),
+        planes,
+        about.pixel_size_um,
+        number,
+        diameter,
+        tuple(errors),
+        num_centres,
+        num_empty,
+    )
+
+
+def _count_empty(
+    plane: UInt[np.ndarray, "channel row column"], centres: Centres, nucleus_diameter_px: float
+) -> tuple[int, int]:
+    """Count some of a site's cells, and those of them with nothing at their centre."""
+    size_px = max(8, 2 * round(nucleus_diameter_px))
+    chosen = np.unique(np.linspace(0, len(centres.x) - 1, min(len(centres.x), _NUM_CENTRES)).astype(int))
+    crops, _, _ = cut_crops(plane, centres.x[chosen], centres.y[chosen], size_px=size_px)
+    quality = measure_quality(crops, channel=0, largest=int(np.iinfo(plane.dtype).max))
+    return len(crops), int((flag_crops(quality) == "empty").sum())
 
 
 def glance_at_crop(
@@ -156,3 +196,4 @@ def _check_mask(row: Mapping[str, Any], shape: tuple[int, int], place: str) -> N
             "of the field's size.",
             code="LOC007",
         )
+    check_labels(labels, str(row[MASK_PATH]))
