@@ -19,7 +19,7 @@ from cytoclr.progress import Progress, Silent
 from cytoclr.report.contents import ReportInputs, collect_data, collect_facts
 from cytoclr.report.wording import format_count, format_interval, format_mean, format_percent
 from cytoclr.storage import write_text
-from cytoclr.tables import CELLS, MECHANISMS, TREATMENT_PROFILES, WELL_PROFILES, check_table
+from cytoclr.tables import LOCATED_CELLS, MECHANISMS, TREATMENT_PROFILES, WELL_PROFILES, check_table
 
 __all__ = ["ReportInputs", "escape_json", "write_report"]
 
@@ -58,7 +58,7 @@ def write_report(
         inputs,
         wells=check_table(inputs.wells, WELL_PROFILES, "well profiles"),
         treatments=check_table(inputs.treatments, TREATMENT_PROFILES, "treatment profiles"),
-        cells=check_table(inputs.cells, CELLS, "cells"),
+        cells=check_table(inputs.cells, LOCATED_CELLS, "cells"),
         mechanisms=None if inputs.mechanisms is None else check_table(inputs.mechanisms, MECHANISMS, "mechanisms"),
     )
     if len(inputs.cells) != len(inputs.crops):
