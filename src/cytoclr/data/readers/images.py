@@ -13,6 +13,7 @@ from jaxtyping import Bool
 
 from cytoclr.data.images import read_channel_names
 from cytoclr.data.screen import join_plate_map, name_well
+from cytoclr.data.selection import select_plates
 from cytoclr.errors import DataError, SettingsError, list_some
 from cytoclr.tables import PATH_PREFIX, PLANE_PREFIX, SITE, WELL, sort_naturally
 
@@ -265,7 +266,7 @@ def read_images(
     Image files that do not fit are counted in the log (NAME002).
     """
     images = _find_images(folder, template, plate=plate, keep=keep)
-    images = _select_plates(images, plates, folder)
+    images = select_plates(images, plates, str(folder))
     if _CALLED in images:
         sites, left_out = _spread_channels(images, channels, folder, skip_missing=skip_missing)
     else:
@@ -414,18 +415,6 @@ def _name_places(files: pd.DataFrame, plate: str, folder: Path) -> pd.DataFrame:
     )
     names = [name for name in ("stain", "channel") if name in files]
     return places.assign(**{_CALLED: places[names[0]]}) if names else places
-
-
-def _select_plates(images: pd.DataFrame, plates: Sequence[str] | None, folder: Path) -> pd.DataFrame:
-    if plates is None:
-        return images
-    known = images["Metadata_Plate"].unique()
-    absent = [plate for plate in plates if plate not in known]
-    if absent:
-        raise DataError(
-            f"{folder}: no plate {', '.join(absent)}. Known plates: {list_some(sort_naturally(known))}.", code="META008"
-        )
-    return images[images["Metadata_Plate"].isin(plates)].reset_index(drop=True)
 
 
 def _spread_channels(
