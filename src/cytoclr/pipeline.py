@@ -5,6 +5,7 @@ settings, its inputs or its version changed. This is the only module that reads 
 (docs/reference/files.md).
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -47,6 +48,7 @@ from cytoclr.storage import (
 from cytoclr.tables import EMBEDDINGS, TRAINED, check_table
 
 if TYPE_CHECKING:
+    from cytoclr.data.cluster import Cluster
     from cytoclr.data.crops import CropStore
     from cytoclr.data.findings import Checked
     from cytoclr.data.sources import RealScreenSettings
@@ -77,7 +79,7 @@ Stage = Literal["screen", "crop", "train", "select", "embed", "profile", "evalua
 #: The stages in their order, each with its version: raised by hand when its results change.
 STAGES: dict[Stage, int] = {
     "screen": 1,
-    "crop": 2,
+    "crop": 3,
     "train": 1,
     "select": 1,
     "embed": 2,
@@ -246,6 +248,16 @@ class _Run:
     def crop(self) -> None:
         """Locate the cells, cut them out, store them with their table."""
         from cytoclr.data.cluster import open_cluster
+
+        with contextlib.ExitStack() as opened:
+            get_cluster = partial(opened.enter_context, open_cluster(self.settings.cluster))
+            if self.settings.cluster.where == "processes" and not self.stages.manifest_path("crop").is_file():
+                cluster = get_cluster()  # its processes start while the cutting is planned
+                self._crop(lambda: cluster)
+            else:
+                self._crop(get_cluster)
+
+    def _crop(self, get_cluster: "Callable[[], Cluster]") -> None:
         from cytoclr.data.stage import plan_crops
 
         settings = self.settings
@@ -268,10 +280,10 @@ class _Run:
 
         def work(place: Path) -> dict[str, Any]:
             self._refuse_errors(plan)
-            with open_cluster(settings.cluster) as cluster:
-                made = plan.cut(place, self.progress, cluster)
-                if probe_plan is not None:
-                    probe_plan.cut(place / "probe", self.progress, cluster)
+            cluster = get_cluster()
+            made = plan.cut(place, self.progress, cluster)
+            if probe_plan is not None:
+                probe_plan.cut(place / "probe", self.progress, cluster)
             return made
 
         inputs = {
@@ -280,7 +292,7 @@ class _Run:
             "screen": plan.inputs,
             "probe": None if probe_plan is None else probe_plan.inputs,
         }
-        told = self._finish("crop", inputs, work).report
+        told = self._finish("crop", inputs, work, read_hashes=_read_crop_hashes).report
         if told["flagged"].get("empty", 0) > told["num_cells"] / 2:
             logger.warning(
                 "most crops hold nothing: %s of %s. Do the centres fit the images (x and y exchanged, µm for px, sites "
@@ -594,9 +606,11 @@ class _Run:
         words = str(read_json(self.folder / "model" / "model.json")["labels_seen"])
         return next((kind for kind in get_args(LabelsSeen) if words.startswith(kind)), "mechanisms")
 
-    def _finish(self, stage: Stage, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]) -> Manifest:
+    def _finish(
+        self, stage: Stage, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]], **more: Any
+    ) -> Manifest:
         before = self.stages.read_finished(stage) if self.stages.manifest_path(stage).is_file() else None
-        manifest = self.stages.finish(stage, {"version": STAGES[stage], **inputs}, work)
+        manifest = self.stages.finish(stage, {"version": STAGES[stage], **inputs}, work, **more)
         self._redone |= manifest != before
         write_text(self.folder / "config.yaml", dump_settings(self.settings))
         write_json(self.folder / "provenance.json", _describe_machine())
@@ -699,6 +713,17 @@ def _probe_treatments(
     cells = read_table(root / "cells.parquet")
     embeddings = embed(CropStore(root / "crops"), cells, encoder, embed_settings, device=device)
     return probe_treatments(embeddings, classifier=settings.classifier, test_fraction=settings.test_fraction, seed=seed)
+
+
+def _read_crop_hashes(folder: Path) -> dict[str, str]:
+    """The crops' hashes, which whoever cut them has taken."""
+    shards = [
+        (path.parent, shard)
+        for path in (folder / "crops/manifest.json", folder / "probe/crops/manifest.json")
+        if path.is_file()
+        for shard in read_json(path)["shards"]
+    ]
+    return {(place / shard["file"]).relative_to(folder).as_posix(): shard["sha256"] for place, shard in shards}
 
 
 def _of_ready_crops(settings: CropSettings) -> CropSettings:

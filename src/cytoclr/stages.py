@@ -47,7 +47,14 @@ class StageFolder:
             logger.warning("%s: %s. The stage is run again.", stage, damage[0])
         return not damage
 
-    def finish(self, stage: str, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]]) -> Manifest:
+    def finish(
+        self,
+        stage: str,
+        inputs: Mapping[str, Any],
+        work: Callable[[Path], Mapping[str, Any]],
+        *,
+        read_hashes: Callable[[Path], Mapping[str, str]] = lambda _: {},
+    ) -> Manifest:
         """Do a stage unless it is finished.
 
         Parameters
@@ -59,6 +66,8 @@ class StageFolder:
         work
             Writes the stage's files under the folder it is given, laid out as in the run folder, and returns what
             the stage has to say of itself. If an earlier call was stopped, the folder holds what that one left.
+        read_hashes
+            Given that folder, returns the SHA-256 of files whose writers hashed them, by their names in it.
 
         Returns
         -------
@@ -78,7 +87,7 @@ class StageFolder:
             told = work(place)
             files = [path for path in place.rglob("*") if path.is_file()]
             report = {**told, "elapsed_s": round(time.monotonic() - began_s, 3)}
-            Manifest.describe(stage, key, place, files, report).write(written)
+            Manifest.describe(stage, key, place, files, report, hashes=read_hashes(place)).write(written)
         self._publish(stage, place)
         return self.read_finished(stage)
 

@@ -202,12 +202,20 @@ class Manifest:
     report: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
-    def describe(stage: str, key: str, folder: Path, files: Sequence[Path], report: Mapping[str, Any]) -> "Manifest":
-        """Hash the files, named relative to the folder."""
-        records = {
-            path.relative_to(folder).as_posix(): FileRecord(path.stat().st_size, hash_file(path))
-            for path in sorted(files)
-        }
+    def describe(
+        stage: str,
+        key: str,
+        folder: Path,
+        files: Sequence[Path],
+        report: Mapping[str, Any],
+        *,
+        hashes: Mapping[str, str] | None = None,
+    ) -> "Manifest":
+        """Hash the files, named relative to the folder; `hashes` has those of files that were hashed when written."""
+        records = {}
+        for path in sorted(files):
+            name = path.relative_to(folder).as_posix()
+            records[name] = FileRecord(path.stat().st_size, (hashes or {}).get(name) or hash_file(path))
         return Manifest(stage, key, records, report)
 
     def write(self, path: Path) -> None:

@@ -28,7 +28,7 @@ from cytoclr.data.locations import Centres
 from cytoclr.data.quality import flag_crops
 from cytoclr.data.ranges import add_counts, find_largest
 from cytoclr.errors import DataError, MachineError
-from cytoclr.storage import open_atomic, read_json, sync_folder, write_json, write_table
+from cytoclr.storage import hash_file, open_atomic, read_json, sync_folder, write_json, write_table
 from cytoclr.tables import CELLS, SITE
 
 __all__ = [
@@ -151,6 +151,7 @@ def cut_block(block: Block, files: PlateFiles, rules: CutRules, overlays: Path, 
             part.add(piece)
             _draw(piece, overlays)
             del piece  # its crops are written; memory stays flat
+    part.sha256 = hash_file(files.cut(block.number))  # here, where it is in memory and workers share the work
     part.write(files.part(block.number))
     return len(block.rows)
 
@@ -166,6 +167,7 @@ class _Part:
     left_out: list[pd.DataFrame] = field(default_factory=list)
     ranges: list[Float[np.ndarray, "cell 2 channel"]] = field(default_factory=list)
     counts: Integer[np.ndarray, "channel value"] | None = None
+    sha256: str = ""
 
     def add(self, piece: Piece) -> None:
         self.cells.append(piece.cells)
@@ -194,18 +196,27 @@ class _Part:
             pd.concat(tables, ignore_index=True).to_parquet(buffer, index=False)
             arrays[name] = np.frombuffer(buffer.getvalue(), dtype=np.uint8)
         with open_atomic(path) as file:
-            file.write(safetensors.numpy.save(arrays, metadata={"source": self.source}))
+            file.write(safetensors.numpy.save(arrays, metadata={"source": self.source, "sha256": self.sha256}))
 
     @staticmethod
     def read(path: Path) -> "_Part":
         """Read what was written."""
         with safetensors.safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no mapping)
-            source = file.metadata()["source"]
+            about = file.metadata()
         cells, left_out = (pd.read_parquet(io.BytesIO(arrays[name].tobytes())) for name in ("cells", "left_out"))
         ranges = [arrays["ranges"]] if "ranges" in arrays else []
         crops = arrays["crops"]
-        return _Part(source, crops.dtype, crops.shape[1:], [cells], [left_out], ranges, arrays["counts"])
+        return _Part(
+            about["source"],
+            crops.dtype,
+            crops.shape[1:],
+            [cells],
+            [left_out],
+            ranges,
+            arrays["counts"],
+            about["sha256"],
+        )
 
 
 def _draw(piece: Piece, folder: Path) -> None:
@@ -244,7 +255,8 @@ def finish_plate(files: PlateFiles, num_blocks: int, rules: CutRules, drop: Sequ
             shard = replace(shard, ranges=files.crops(number).with_suffix(".ranges.npy").name)
         if shard.num_cells:
             _settle(files, number, kept, None if shard.ranges is None else part.ranges[0])
-            shards.append(asdict(shard))
+            sha256 = part.sha256 if kept.all() else hash_file(files.crops(number))
+            shards.append(asdict(replace(shard, sha256=sha256)))
     sync_folder(files.folder)
     cells = cells[~dropped].reset_index(drop=True)
     write_table(files.note.with_suffix(".parquet"), cells.assign(Metadata_CellID=name_cells(cells))[_CELL_COLUMNS])

@@ -44,6 +44,8 @@ _TUNED = {
         **dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), 2**28),
     },
     "distributed.worker.profile.enabled": False,
+    # at once, not when the first task comes
+    "distributed.worker.preload": ["cytoclr.data.blocks"],
 }
 
 
@@ -117,7 +119,7 @@ def _open_workers(settings: ClusterSettings) -> Iterator[tuple[Any, Callable[[],
         in_processes = settings.where == "processes"
         with _ignored_interrupts():
             cluster = LocalCluster(
-                n_workers=workers if in_processes else 1,
+                n_workers=0 if in_processes else 1,
                 threads_per_worker=1 if in_processes else workers,
                 processes=in_processes,
                 memory_limit=f"{settings.memory_gb}GB" if in_processes else 0,
@@ -125,7 +127,10 @@ def _open_workers(settings: ClusterSettings) -> Iterator[tuple[Any, Callable[[],
                 silence_logs=logging.ERROR,
             )
         with cluster:
-            yield cluster, _do_nothing
+            if in_processes:
+                cluster.scale(workers)
+            # a client that knows only the address does not wait for the workers: they start while tasks are made
+            yield cluster.scheduler_address, _do_nothing
     elif settings.where == "slurm":
         with _open_slurm(settings) as (cluster, tend):
             yield cluster, tend

@@ -46,6 +46,8 @@ class Shard:
     low: tuple[float, ...]
     high: tuple[float, ...]
     ranges: str | None = None
+    #: Of the file's bytes when they were written; None: a store that others made.
+    sha256: str | None = None
 
     @staticmethod
     def parse(values: dict[str, Any]) -> "Shard":
