@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cytoclr.config import AugmentSettings
 from cytoclr.learn.augment import Augmenter
+from cytoclr.learn.minibatch import Minibatch
 
 STILL = {"min_scale": 1.0, "rotate": False, "flip": False}
 PLAIN = {"gain": 0.0, "offset": 0.0, "gamma": 0.0, "blur_px": 0.0, "noise": 0.0}
@@ -20,8 +21,10 @@ def draw_crops(num_cells: int, num_channels: int, size_px: int = 20) -> Tensor:
 def augment(
     crops: Tensor, cells: np.ndarray, *, view_size_px: int = 20, epoch: int = 0, view: int = 0, **values: object
 ) -> Tensor:
-    augmenter = Augmenter(AugmentSettings(**values), view_size_px=view_size_px, seed=0)
-    return augmenter.draw(crops, cells, epoch=epoch, view=view)
+    augmenter = Augmenter(AugmentSettings(**values), view_size_px=view_size_px, transform="linear", seed=0)
+    ranges = torch.zeros(crops.shape[:2]), torch.full(crops.shape[:2], 65535.0)
+    raw = (crops * 65535).round().to(torch.uint16)
+    return augmenter.draw(Minibatch(torch.from_numpy(cells), raw, *ranges), epoch=epoch, view=view)
 
 
 @pytest.mark.parametrize("num_channels", [1, 3, 5])

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cytoclr.errors import SettingsError
-from cytoclr.learn.dataset import CropDataset, EpochOrder, order_cells, prepare_crops, split_wells
+from cytoclr.learn.dataset import CropDataset, EpochOrder, order_cells, split_wells
+from cytoclr.learn.minibatch import prepare_crops
 
 
 def describe_cells(wells: list[int], num_cells: int) -> pd.DataFrame:
@@ -106,8 +107,8 @@ def test_crops_are_scaled_then_transformed(make_screen: MakeScreen) -> None:
     rows = np.array([30, 2])
     expected = ((crops.read(rows).astype(np.float64) - 150) / (2500 - 150)).clip(0, 1)
     for preload in (False, True):
-        numbers, linear = CropDataset(crops, transform="linear", preload=preload)[rows]
-        np.testing.assert_array_equal(numbers, rows)
-        np.testing.assert_allclose(linear, expected, atol=1e-6)
-    root = prepare_crops(crops.read(rows), *crops.read_ranges(rows), "sqrt")
+        minibatch = CropDataset(crops, preload=preload)[rows]
+        np.testing.assert_array_equal(minibatch.rows, rows)
+        np.testing.assert_allclose(prepare_crops(minibatch, "linear"), expected, atol=1e-6)
+    root = prepare_crops(CropDataset(crops)[rows], "sqrt")
     torch.testing.assert_close(root, torch.from_numpy(expected).float().sqrt(), rtol=0, atol=1e-6)

@@ -1,5 +1,6 @@
 """Settings: one frozen model per stage and per kind of screen, and the strict reader of ``config.yaml``."""
 
+from cytoclr.config.augment import AugmentSettings
 from cytoclr.config.reading import check_settings, dump_settings, parse_text, parse_yaml, read_settings
 from cytoclr.config.screens import (
     NUISANCES,
@@ -16,7 +17,6 @@ from cytoclr.config.screens import (
     VirtualSettings,
 )
 from cytoclr.config.stages import (
-    AugmentSettings,
     BaselineSettings,
     ClusterSettings,
     CropSettings,
@@ -26,7 +26,6 @@ from cytoclr.config.stages import (
     LabelsSeen,
     MaskSettings,
     Normalisation,
-    ProbeSettings,
     ProfileSettings,
     ProtocolChanges,
     ProtocolName,
@@ -34,8 +33,8 @@ from cytoclr.config.stages import (
     SelectBy,
     SelectSettings,
     Settings,
-    TrainSettings,
 )
+from cytoclr.config.train import ProbeSettings, TrainSettings
 
 __all__ = [
     "NUISANCES",

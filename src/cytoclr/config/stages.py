@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from cytoclr.config.screens import ScreenSettings, SingleCellSettings, VirtualSettings
-from cytoclr.config.section import FilePath, Fraction, IncreasingPercents, Positive, Section, read_list
+from cytoclr.config.screens import ScreenSettings, VirtualSettings
+from cytoclr.config.section import FilePath, IncreasingPercents, Positive, Section, read_list
+from cytoclr.config.train import TrainSettings
 
 __all__ = [
-    "AugmentSettings",
     "BaselineSettings",
     "ClusterSettings",
     "CropSettings",
@@ -19,7 +19,6 @@ __all__ = [
     "LabelsSeen",
     "MaskSettings",
     "Normalisation",
-    "ProbeSettings",
     "ProfileSettings",
     "ProtocolChanges",
     "ProtocolName",
@@ -27,7 +26,6 @@ __all__ = [
     "SelectBy",
     "SelectSettings",
     "Settings",
-    "TrainSettings",
 ]
 
 
@@ -107,63 +105,6 @@ class CropSettings(Section):
     )
     overlays: int = Field(6, ge=0, description="fields drawn with their cells, to judge the locations by")
     skip_missing: bool = Field(False, description="leave out, count and list sites with missing files")
-
-
-class AugmentSettings(Section):
-    """How a random view is drawn from a crop; each entry stands for a nuisance that should not matter."""
-
-    min_scale: float = Field(0.8, gt=0.0, le=1.0, description="least share of the crop's area that a view shows")
-    rotate: bool = Field(True, description="by any angle: cells have no up")
-    flip: bool = True
-    strength: float = Field(1.0, ge=0.0, description="multiplies gain, offset, gamma, blur and noise")
-    gain: float = Field(0.5, ge=0.0, description="largest |log gain| of a channel: stain, exposure")
-    offset: float = Field(0.1, ge=0.0, description="largest shift of a channel: background")
-    gamma: float = Field(0.2, ge=0.0, description="largest |log gamma| of a channel")
-    blur_px: float = Field(0.8, ge=0.0, description="largest s.d. of a Gaussian blur: focus")
-    noise: float = Field(0.05, ge=0.0, description="largest s.d. of Gaussian noise: camera")
-
-
-class ProbeSettings(Section):
-    """A classifier of treatments, fitted on embeddings while training goes on: is it learning anything?"""
-
-    every_n_epochs: int = Field(0, ge=0, description="nought: never")
-    classifier: Literal["random-forest", "linear"] = "random-forest"
-    test_fraction: float = Field(0.3, gt=0.0, lt=1.0, description="share of wells held out")
-    screen: SingleCellSettings | None = Field(None, description="other crops to probe on; null: the training's")
-
-
-class TrainSettings(Section):
-    """SimCLR training."""
-
-    backbone: str = Field("small-cnn", description="small-cnn, seed-cnn or any timm model: resnet18, resnet50 …")
-    pretrained: bool = Field(False, description="begin with timm's ImageNet weights (needs the network once)")
-    fine_tune_from: FilePath | None = Field(None, description="a model folder or checkpoint to begin from")
-    fine_tune_channels: dict[str, str] = Field(
-        {}, description="where that model's channels have other names: {its name: the screen's name}"
-    )
-    view_size_px: int = Field(64, ge=16, description="height and width of what the encoder sees")
-    transform: Literal["sqrt", "linear"] = Field("sqrt", description="of intensities 0..1, before anything else")
-    projection_hidden: Positive = 256
-    projection_dim: Positive = 128
-    temperature: float = Field(0.1, gt=0.0)
-    similarity: Literal["cosine", "dot"] = "cosine"
-    minibatch_size: int = Field(256, ge=2)
-    epochs: Positive = 16
-    optimizer: Literal["adam", "adamw", "lars", "sgd"] = "adamw"
-    learning_rate: float = Field(4e-3, gt=0.0)
-    weight_decay: float = Field(1e-4, ge=0.0)
-    warmup_epochs: float = Field(1.0, ge=0.0)
-    sampler: Literal["random", "balanced"] = Field("random", description="balanced: treatments equally often")
-    validation_fraction: Fraction = Field(0.05, description="share of wells never trained on")
-    validate_every_n_epochs: Positive = 1
-    checkpoint_every_n_epochs: Positive = 10
-    log_every_n_steps: Positive = 10
-    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
-    devices: Positive = Field(1, description="processes: GPUs, or with device cpu as many processes")
-    num_workers: int = Field(0, ge=0, description="loader processes; nought suits memory-mapped crops")
-    preload: bool = Field(False, description="hold all crops in memory")
-    augment: AugmentSettings = AugmentSettings()
-    probe: ProbeSettings = ProbeSettings()
 
 
 SelectBy = Literal["last", "replicate-map", "rank", "batch", "nscb"]

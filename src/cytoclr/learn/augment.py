@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from cytoclr.config import AugmentSettings
 from cytoclr.learn.draws import derive_generator, draw_uniforms
+from cytoclr.learn.minibatch import Minibatch, Transform, prepare_crops
 
 __all__ = ["Augmenter"]
 
@@ -34,6 +35,8 @@ class Augmenter:
         Which nuisances, and how strong.
     view_size_px
         Height and width of a view.
+    transform
+        Of intensities 0..1, before anything else.
     seed
         The run's seed.
 
@@ -48,17 +51,17 @@ class Augmenter:
     ``docs/explanation/departures.md``.
     """
 
-    def __init__(self, settings: AugmentSettings, *, view_size_px: int, seed: int) -> None:
+    def __init__(self, settings: AugmentSettings, *, view_size_px: int, transform: Transform, seed: int) -> None:
         self.settings = settings
         self.view_size_px = view_size_px
+        self.transform = transform
         self.seed = seed
         tape = derive_generator(seed, "noise").standard_normal(TAPE_LENGTH, dtype=np.float32)
         self._tape = torch.from_numpy(tape)
 
     def draw(
         self,
-        crops: Float[Tensor, "cell channel height width"],
-        cells: Int[np.ndarray, " cell"],
+        minibatch: Minibatch,
         *,
         epoch: int,
         view: int,
@@ -67,10 +70,8 @@ class Augmenter:
 
         Parameters
         ----------
-        crops
-            Intensities 0..1, square, already transformed as the encoder expects them.
-        cells
-            Their numbers in the cells table, which decide the draws.
+        minibatch
+            Raw crops; the cells' numbers decide the draws.
         epoch, view
             Which view of the cell: the epoch, and 0 or 1 in it.
 
@@ -79,6 +80,8 @@ class Augmenter:
         torch.Tensor
             Not clipped: noise and background may leave 0..1.
         """
+        crops = prepare_crops(minibatch, self.transform)
+        cells = minibatch.rows.cpu().numpy()
         num_channels = crops.shape[1]
         drawn = draw_uniforms(cells, PER_VIEW + PER_CHANNEL * num_channels, seed=self.seed, epoch=epoch, view=view)
         uniforms = torch.from_numpy(drawn).to(crops.device)

@@ -6,18 +6,16 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int, UInt
-from torch import Tensor
+from jaxtyping import Int, UInt
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cytoclr.data.crops import CropStore, scale_crops
+from cytoclr.data.crops import CropStore
 from cytoclr.errors import SettingsError
 from cytoclr.learn.draws import derive_generator
+from cytoclr.learn.minibatch import Minibatch
 from cytoclr.tables import TREATMENT, WELL
 
-__all__ = ["CropDataset", "EpochOrder", "build_loader", "order_cells", "prepare_crops", "split_wells"]
-
-Minibatch = tuple[Int[Tensor, " cell"], Float[Tensor, "cell channel height width"]]
+__all__ = ["CropDataset", "EpochOrder", "build_loader", "order_cells", "read_minibatch", "split_wells"]
 
 
 def split_wells(
@@ -64,7 +62,11 @@ def split_wells(
 
 
 def order_cells(
-    treatments: Int[np.ndarray, " cell"], sampler: Literal["random", "balanced"], *, seed: int, epoch: int
+    treatments: Int[np.ndarray, " cell"],
+    sampler: Literal["random", "balanced", "batch-balanced"],
+    *,
+    seed: int,
+    epoch: int,
 ) -> Int[np.ndarray, " cell"]:
     """Draw an epoch's order of the cells 0, 1, … whose treatments are given as codes.
 
@@ -85,33 +87,27 @@ def order_cells(
     return draw.permutation(np.concatenate(chosen))
 
 
-def prepare_crops(
-    crops: UInt[np.ndarray, "cell channel height width"],
-    low: Float[np.ndarray, "cell channel"],
-    high: Float[np.ndarray, "cell channel"],
-    transform: Literal["sqrt", "linear"],
-) -> Float[Tensor, "cell channel height width"]:
-    """Scale raw crops to 0..1 and transform them as the encoder expects.
-
-    The square root makes the camera's photon noise alike in dark and bright parts (Anscombe 1948,
-    doi:10.1093/biomet/35.3-4.246) and lifts dim structures.
-    """
-    scaled = torch.from_numpy(scale_crops(crops, low, high))
-    return scaled.sqrt_() if transform == "sqrt" else scaled
-
-
 class CropDataset(Dataset[Minibatch]):
     """Crops by the minibatch: an item is a list of row numbers, read in one go."""
 
-    def __init__(self, crops: CropStore, *, transform: Literal["sqrt", "linear"], preload: bool = False) -> None:
+    def __init__(self, crops: CropStore, *, preload: bool = False) -> None:
         self._crops = crops
-        self._transform = transform
         self._memory = crops.read(np.arange(len(crops))) if preload else None
 
     def __getitem__(self, rows: Int[np.ndarray, " cell"]) -> Minibatch:
-        """Read, scale and transform the crops of these rows."""
-        raw = self._crops.read(rows) if self._memory is None else self._memory[rows]
-        return torch.from_numpy(rows), prepare_crops(raw, *self._crops.read_ranges(rows), self._transform)
+        """Read the crops of these rows."""
+        return read_minibatch(self._crops, rows, memory=self._memory)
+
+
+def read_minibatch(
+    crops: CropStore,
+    rows: Int[np.ndarray, " cell"],
+    *,
+    memory: UInt[np.ndarray, "cell channel height width"] | None = None,
+) -> Minibatch:
+    """Read crops and their ranges; from `memory`, if all are there."""
+    raw = crops.read(rows) if memory is None else memory[rows]
+    return Minibatch(*(torch.from_numpy(array) for array in (rows, raw, *crops.read_ranges(rows))))
 
 
 class EpochOrder(Sampler[Int[np.ndarray, " cell"]]):
@@ -126,7 +122,7 @@ class EpochOrder(Sampler[Int[np.ndarray, " cell"]]):
         treatments: Int[np.ndarray, " cell"],
         *,
         minibatch_size: int,
-        sampler: Literal["random", "balanced"],
+        sampler: Literal["random", "balanced", "batch-balanced"],
         seed: int,
         process: int = 0,
         num_processes: int = 1,

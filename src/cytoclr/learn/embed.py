@@ -13,7 +13,8 @@ from torch.nn import functional
 from cytoclr.config import EmbedSettings
 from cytoclr.data.crops import CropStore
 from cytoclr.errors import DataError, MachineError
-from cytoclr.learn.dataset import prepare_crops
+from cytoclr.learn.dataset import read_minibatch
+from cytoclr.learn.minibatch import Minibatch, prepare_crops
 from cytoclr.learn.model import Encoder
 from cytoclr.progress import Progress, Silent
 from cytoclr.tables import EMBEDDINGS, check_table
@@ -75,7 +76,8 @@ def embed(
     with torch.inference_mode(), precision:
         for start in range(0, len(crops), settings.minibatch_size):
             rows = np.arange(start, min(start + settings.minibatch_size, len(crops)))
-            views = prepare_crops(crops.read(rows), *crops.read_ranges(rows), encoder.transform).to(place)
+            minibatch = Minibatch(*(tensor.to(place) for tensor in read_minibatch(crops, rows)))
+            views = prepare_crops(minibatch, encoder.transform)
             views = resize_crops(views, encoder.view_size_px).contiguous(memory_format=torch.channels_last)
             blocks.append(network(views).float().cpu().numpy())
             progress.advance(len(rows))

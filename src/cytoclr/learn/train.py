@@ -1,39 +1,31 @@
 """SimCLR training: the module is ours, the loop is Lightning's."""
 
 import contextlib
-import copy
 import logging
 import pickle
-import shutil
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Float, Int
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
-from torch import Tensor, nn
+from torch import nn
 
 from cytoclr.config import TrainSettings
 from cytoclr.data.crops import CropStore
-from cytoclr.errors import DataError, MachineError, SettingsError
-from cytoclr.learn.augment import Augmenter
-from cytoclr.learn.dataset import CropDataset, EpochOrder, build_loader, split_wells
-from cytoclr.learn.draws import VALIDATION_EPOCH, derive_generator, derive_seed
+from cytoclr.errors import SettingsError
 from cytoclr.learn.embed import choose_device
-from cytoclr.learn.loss import gather_projections, measure_alignment, measure_uniformity, nt_xent
-from cytoclr.learn.metrics import MetricsLog, read_metrics
+from cytoclr.learn.keeper import Keeper, Probe
+from cytoclr.learn.metrics import read_metrics
 from cytoclr.learn.model import (
     CHECKPOINT_ENTRY,
-    Encoder,
     ModelDescription,
     build_untrained_networks,
     check_fine_tuning,
@@ -41,20 +33,12 @@ from cytoclr.learn.model import (
     read_checkpoint,
     save_model,
 )
-from cytoclr.learn.optimiser import build_optimiser, build_schedule
+from cytoclr.learn.module import SimClrModule
+from cytoclr.learn.plan import Plan, make_plan
 from cytoclr.progress import Progress, Silent
-from cytoclr.storage import hash_json, open_atomic
-from cytoclr.tables import LOCATED_CELLS, WELL, check_table, treatment_names
+from cytoclr.tables import LOCATED_CELLS, check_table
 
 __all__ = ["Probe", "TrainReport", "train"]
-
-log = logging.getLogger(__name__)
-
-#: Given the encoder as it stands, returns what is to be logged of it: ``{"accuracy": 0.41, "chance": 0.04}``.
-Probe = Callable[[Encoder], Mapping[str, float]]
-
-#: Settings that change nothing in the result: a run may go on with others.
-FREE_SETTINGS = ("num_workers", "preload", "log_every_n_steps", "checkpoint_every_n_epochs", "probe", "devices")
 
 
 @dataclass(frozen=True)
@@ -140,7 +124,7 @@ def train(
     cells = check_table(cells.reset_index(drop=True), LOCATED_CELLS, "cells")
     place = choose_device(device)
     check_fine_tuning(settings, crops)
-    plan = _plan(crops, cells, settings, folder=folder, seed=seed, place=place)
+    plan = make_plan(crops, cells, settings, folder=folder, seed=seed, place=place)
     with torch.random.fork_rng(devices=[]), _quiet_lightning():
         backbone, projection = build_untrained_networks(settings, len(crops.channels), seed=seed)
         description = _describe(plan, backbone)
@@ -156,80 +140,6 @@ def train(
         module.load_state_dict(weights)
     save_model(folder, backbone, description)
     return _report(plan, first_epoch, time.monotonic() - started_s)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All that is decided before the first step."""
-
-    crops: CropStore
-    settings: TrainSettings
-    folder: Path
-    seed: int
-    place: torch.device
-    rows_trained: Int[np.ndarray, " trained_cell"]
-    rows_validated: Int[np.ndarray, " validated_cell"]
-    treatments: Int[np.ndarray, " cell"]
-    wells_trained: tuple[str, ...]
-    wells_validated: tuple[str, ...]
-    identity: dict[str, Any]
-
-    def build_order(self, process: int = 0, num_processes: int = 1) -> EpochOrder:
-        """Build the order of the training cells, for one of several processes."""
-        return EpochOrder(
-            self.rows_trained,
-            self.treatments[self.rows_trained],
-            minibatch_size=self.settings.minibatch_size,
-            sampler=self.settings.sampler,
-            seed=self.seed,
-            process=process,
-            num_processes=num_processes,
-        )
-
-    def split_validation(self) -> list[np.ndarray]:
-        """Divide the validation cells, mixed once, into whole minibatches, or one smaller than that."""
-        rows = derive_generator(self.seed, "validation").permutation(self.rows_validated)
-        size = min(self.settings.minibatch_size, len(rows))
-        return [rows[start : start + size] for start in range(0, len(rows) - size + 1, size)] if size > 1 else []
-
-
-def _plan(
-    crops: CropStore, cells: pd.DataFrame, settings: TrainSettings, *, folder: Path, seed: int, place: torch.device
-) -> Plan:
-    if len(crops) != len(cells):
-        raise DataError(f"{crops.folder}: {len(crops):,} crops for {len(cells):,} cells. Run the crop stage again.")
-    if settings.minibatch_size % settings.devices:
-        raise SettingsError(
-            f"train.minibatch_size: {settings.minibatch_size} cannot be shared by {settings.devices} devices. "
-            "Choose a multiple."
-        )
-    if place.type == "cuda" and settings.devices > torch.cuda.device_count():
-        raise MachineError(f"train.devices: {settings.devices} GPUs asked for, {torch.cuda.device_count()} found.")
-    trained, validated = split_wells(cells, settings.validation_fraction, seed=seed)
-    if len(trained) < 2 * settings.devices:
-        raise DataError(f"cells: {len(trained)} are left to train on, expected at least {2 * settings.devices}.")
-    wells = cells[WELL].agg("/".join, axis=1)
-    names = treatment_names(cells)
-    dumped = settings.model_dump(mode="json", exclude=set(FREE_SETTINGS))
-    identity = {
-        **{f"train.{name}": value for name, value in dumped.items()},
-        "seed": seed,
-        "channels": list(crops.channels),
-        "cells": hash_json([cells["Metadata_CellID"].tolist(), wells.tolist(), names.tolist()]),
-    }
-    return Plan(
-        crops,
-        settings,
-        folder,
-        seed,
-        place,
-        trained,
-        validated,
-        names.astype("category").cat.codes.to_numpy(dtype=np.int64),
-        tuple(sorted(wells.iloc[trained].unique())),
-        tuple(sorted(wells.iloc[validated].unique())),
-        identity,
-    )
 
 
 def _describe(plan: Plan, backbone: nn.Module) -> ModelDescription:
@@ -267,7 +177,7 @@ def _check_picklable(probe: Probe) -> None:
         ) from error
 
 
-def _fit(module: "SimClrModule", keeper: "Keeper", plan: Plan, checkpoint: Path | None) -> None:
+def _fit(module: SimClrModule, keeper: Keeper, plan: Plan, checkpoint: Path | None) -> None:
     """Let Lightning train; Ctrl-C reaches the caller as KeyboardInterrupt."""
     settings = plan.settings
     on_gpu = plan.place.type == "cuda"
@@ -347,200 +257,3 @@ def _report(plan: Plan, first_epoch: int, elapsed_s: float) -> TrainReport:
         probe={name: value for name, value in last.items() if name.startswith("probe_")},
         elapsed_s=elapsed_s,
     )
-
-
-class SimClrModule(pl.LightningModule):
-    """Views of cells in, loss out."""
-
-    def __init__(self, backbone: nn.Module, projection: nn.Module, plan: Plan) -> None:
-        super().__init__()
-        self.backbone = backbone.to(memory_format=torch.channels_last)
-        self.projection = projection
-        self.plan = plan
-        self.augmenter = Augmenter(plan.settings.augment, view_size_px=plan.settings.view_size_px, seed=plan.seed)
-        self.train_losses: list[Tensor] = []
-        self.validation: dict[str, list[float]] = {}
-
-    def train_dataloader(self) -> Any:
-        """Build the loader of training minibatches; Lightning tells its order the epoch."""
-        order = self.plan.build_order(self.global_rank, self.trainer.world_size)
-        settings = self.plan.settings
-        dataset = CropDataset(self.plan.crops, transform=settings.transform, preload=settings.preload)
-        return build_loader(dataset, order, num_workers=settings.num_workers)
-
-    def val_dataloader(self) -> Any:
-        """Build the loader of validation minibatches."""
-        dataset = CropDataset(self.plan.crops, transform=self.plan.settings.transform)
-        return build_loader(dataset, self.plan.split_validation(), num_workers=0)
-
-    def configure_optimizers(self) -> Any:
-        """Build the optimiser and its schedule by step."""
-        settings = self.plan.settings
-        optimiser = build_optimiser(
-            self, settings.optimizer, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        steps_per_epoch = len(self.plan.build_order())
-        schedule = build_schedule(
-            optimiser,
-            warmup_steps=round(settings.warmup_epochs * steps_per_epoch),
-            num_steps=settings.epochs * steps_per_epoch,
-        )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_train_epoch_start(self) -> None:
-        """Begin an epoch in a known state, whatever came before: networks with dropout draw from torch's generator."""
-        torch.manual_seed(derive_seed(self.plan.seed, "dropout", self.current_epoch))
-        self.train_losses = []
-
-    def training_step(self, minibatch: Sequence[Tensor], index: int) -> Tensor:
-        """Compute the loss of a minibatch, the same in every process."""
-        projections = self._project(*minibatch, epoch=self.current_epoch)
-        if self.trainer.world_size > 1:
-            projections = gather_projections(projections)
-        loss = self._compare(projections)
-        if not torch.isfinite(loss):
-            raise SettingsError(
-                f"train: the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}), expected a "
-                f"finite number. Lower train.learning_rate (now {self.plan.settings.learning_rate:g}) or raise "
-                f"train.temperature (now {self.plan.settings.temperature:g}); the last whole epoch is in checkpoints/."
-            )
-        self.train_losses.append(loss.detach())
-        return loss * self.trainer.world_size
-
-    def on_validation_epoch_start(self) -> None:
-        """Forget the last validation."""
-        self.validation = {"val_loss": [], "val_alignment": [], "val_uniformity": []}
-
-    def validation_step(self, minibatch: Sequence[Tensor], index: int) -> None:
-        """Compute the loss on views that are the same in every epoch."""
-        projections = self._project(*minibatch, epoch=VALIDATION_EPOCH)
-        self.validation["val_loss"].append(float(self._compare(projections)))
-        self.validation["val_alignment"].append(float(measure_alignment(*projections)))
-        self.validation["val_uniformity"].append(float(measure_uniformity(projections[0])))
-
-    def _project(
-        self, rows: Int[Tensor, " cell"], crops: Float[Tensor, "cell channel height width"], *, epoch: int
-    ) -> Float[Tensor, "view cell feature"]:
-        cells = rows.cpu().numpy()
-        views = torch.cat([self.augmenter.draw(crops, cells, epoch=epoch, view=view) for view in (0, 1)])
-        projections: Tensor = self.projection(self.backbone(views.contiguous(memory_format=torch.channels_last)))
-        return projections.reshape(2, len(cells), -1)
-
-    def _compare(self, projections: Float[Tensor, "view cell feature"]) -> Tensor:
-        settings = self.plan.settings
-        loss: Tensor = nt_xent(*projections, temperature=settings.temperature, similarity=settings.similarity)
-        return loss
-
-
-class Keeper(pl.Callback):
-    """Keeps what training yields: progress, metrics, the probe, checkpoints."""
-
-    def __init__(
-        self, plan: Plan, description: ModelDescription, first_step: int, progress: Progress, probe: Probe | None
-    ) -> None:
-        self.plan = plan
-        self.description = description
-        self.first_step = first_step
-        self.progress = progress
-        self.probe = probe if plan.settings.probe.every_n_epochs else None
-        self.metrics: MetricsLog | None = None
-        self.best_val_loss = float("inf")
-        self.epoch_started_s = 0.0
-        self.cells_in_epoch = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of this."""
-        return {"best_val_loss": self.best_val_loss}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
-        self.best_val_loss = state_dict["best_val_loss"]
-
-    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Add what identifies the run and describes the model, as plain values."""
-        checkpoint[CHECKPOINT_ENTRY] = {
-            "identity": self.plan.identity,
-            "model": asdict(self.description),
-            "epochs_done": trainer.current_epoch + 1,
-        }
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Open the logs, show how far it is, and probe the untrained encoder."""
-        steps_per_epoch = len(self.plan.build_order())
-        self.progress.start("train", self.plan.settings.epochs * steps_per_epoch, "steps")
-        if self.first_step:
-            self.progress.advance(self.first_step)
-        if trainer.is_global_zero:
-            self.metrics = MetricsLog(self.plan.folder, last_step=self.first_step)
-            if self.probe is not None and not self.first_step:
-                self.metrics.write("probe", 0, 0, self._probe(pl_module))
-
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Start the clock."""
-        self.epoch_started_s, self.cells_in_epoch = time.monotonic(), 0
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Show and, now and then, log a step."""
-        self.cells_in_epoch += len(batch[0]) * trainer.world_size
-        loss = float(pl_module.train_losses[-1])
-        speed = self.cells_in_epoch / (time.monotonic() - self.epoch_started_s)
-        self.progress.advance(1, loss=loss, cells_per_s=speed)
-        step = trainer.global_step
-        if self.metrics is not None and step % self.plan.settings.log_every_n_steps == 0:
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            values = {"train_loss": loss, "learning_rate": rate, "cells_per_s": speed}
-            self.metrics.write("step", trainer.current_epoch + 1, step, values)
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Log the epoch, probe if it is time, and keep the checkpoints."""
-        settings, epoch = self.plan.settings, trainer.current_epoch + 1
-        values = {"train_loss": float(torch.stack(pl_module.train_losses).mean())}
-        if epoch % settings.validate_every_n_epochs == 0:
-            values |= {name: float(np.mean(found)) for name, found in pl_module.validation.items() if found}
-        values["cells_per_s"] = self.cells_in_epoch / (time.monotonic() - self.epoch_started_s)
-        is_best = values.get("val_loss", float("inf")) < self.best_val_loss
-        self.best_val_loss = min(self.best_val_loss, values.get("val_loss", float("inf")))
-        if self.metrics is not None:
-            if self.probe is not None and epoch % settings.probe.every_n_epochs == 0:
-                values |= self._probe(pl_module)
-            self.metrics.write("epoch", epoch, trainer.global_step, values)
-        self._save(trainer, epoch, is_best=is_best)
-
-    def _probe(self, module: "SimClrModule") -> dict[str, float]:
-        assert self.probe is not None
-        settings = self.plan.settings
-        encoder = Encoder(copy.deepcopy(module.backbone).eval(), settings.view_size_px, settings.transform)
-        return {f"probe_{name}": float(value) for name, value in self.probe(encoder).items()}
-
-    def _save(self, trainer: Any, epoch: int, *, is_best: bool) -> None:
-        """Write last.ckpt, and before it its copies where this epoch is the best or due to be kept."""
-        folder = self.plan.folder / "checkpoints"
-        written = folder / ".written.ckpt"
-        try:
-            trainer.save_checkpoint(written)
-        except OSError as error:
-            raise MachineError(
-                f"{folder}: no checkpoint could be written ({error}). Free space, and run again."
-            ) from error
-        if not trainer.is_global_zero:
-            return
-        names = [f"epoch={epoch:04d}.ckpt"] if epoch % self.plan.settings.checkpoint_every_n_epochs == 0 else []
-        names += ["best.ckpt"] if is_best else []
-        for name in (*names, "last.ckpt"):
-            with written.open("rb") as source, open_atomic(folder / name) as copy_of_it:
-                shutil.copyfileobj(source, copy_of_it)
-        written.unlink()
-
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Close the logs."""
-        self._close()
-
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Close the logs."""
-        self._close()
-
-    def _close(self) -> None:
-        self.progress.finish()
-        if self.metrics is not None:
-            self.metrics.close()
-            self.metrics = None

@@ -1,0 +1,35 @@
+"""A minibatch as it comes from the crop store, and how its crops are made ready for an encoder."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int, UInt8, UInt16
+from torch import Tensor
+
+__all__ = ["Minibatch", "Transform", "prepare_crops"]
+
+#: Of intensities 0..1, before anything else.
+Transform = Literal["sqrt", "linear"]
+
+
+class Minibatch(NamedTuple):
+    """Crops as they are stored: bytes or 16-bit numbers, to be moved to a GPU as they are.
+
+    `rows` are the cells' numbers in the cells table; `low` and `high` are the stored values that become 0 and 1.
+    """
+
+    rows: Int[Tensor, " cell"]
+    crops: UInt8[Tensor, "cell channel height width"] | UInt16[Tensor, "cell channel height width"]
+    low: Float[Tensor, "cell channel"]
+    high: Float[Tensor, "cell channel"]
+
+
+def prepare_crops(minibatch: Minibatch, transform: Transform) -> Float[Tensor, "cell channel height width"]:
+    """Scale raw crops to 0..1 and transform them as the encoder expects, where they are.
+
+    The square root makes the camera's photon noise alike in dark and bright parts (Anscombe 1948,
+    doi:10.1093/biomet/35.3-4.246) and lifts dim structures.
+    """
+    low, high = minibatch.low[..., None, None], minibatch.high[..., None, None]
+    scaled = minibatch.crops.to(torch.float32).sub_(low).div_(high - low).clamp_(0.0, 1.0)
+    return scaled.sqrt_() if transform == "sqrt" else scaled
