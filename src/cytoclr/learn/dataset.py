@@ -103,7 +103,7 @@ def read_minibatch(
     crops: CropStore,
     rows: Int[np.ndarray, " cell"],
     *,
-    memory: UInt[np.ndarray, "cell channel height width"] | None = None,
+    memory: UInt[np.ndarray, "stored_cell channel height width"] | None = None,
 ) -> Minibatch:
     """Read crops and their ranges; from `memory`, if all are there."""
     raw = crops.read(rows) if memory is None else memory[rows]
