@@ -7,7 +7,7 @@ from typing import Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from cytoclr.config import ScreenSettings, Settings
+from cytoclr.config import PRESETS, ScreenSettings, Settings
 
 
 def main() -> None:
@@ -23,6 +23,7 @@ def write_page() -> Iterator[str]:
     yield "On the command line `--set train.epochs=3` changes one. Written by `docs/write_settings.py`."
     yield ""
     yield "At the top: " + ", ".join(f"`{name}` ({value})" for name, value in top_settings()) + "."
+    yield from write_presets()
     for name, field in Settings.model_fields.items():
         if name == "screen":
             for model in get_args(get_args(ScreenSettings)[0]):
@@ -38,6 +39,25 @@ def top_settings() -> Iterator[tuple[str, object]]:
     for name, field in Settings.model_fields.items():
         if name != "screen" and not isinstance(field.default, BaseModel):
             yield name, field.default
+
+
+def write_presets() -> Iterator[str]:
+    """Yield what each preset sets."""
+    yield "\n## preset\n"
+    yield "`preset: gpu`, also at the top, sets what the file does not; a run folder's `config.yaml` has the result."
+    yield "\n| preset | sets |\n|---|---|"
+    for name, values in PRESETS.items():
+        told = ", ".join(f"`{key}: {show(value)}`" for key, value in flatten(values))
+        yield f"| `{name}` | {told or 'nothing: the defaults'} |"
+
+
+def flatten(values: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield every value with its dotted key."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def write_section(title: str, model: type[BaseModel]) -> Iterator[str]:

@@ -2,7 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from cytoclr.config import Settings, SingleCellSettings, dump_settings, parse_text, read_settings
+from cytoclr.config import (
+    PRESETS,
+    Settings,
+    SingleCellSettings,
+    TrainSettings,
+    check_settings,
+    dump_settings,
+    parse_text,
+    read_settings,
+)
 from cytoclr.errors import SettingsError
 
 BBBC021 = "screen: {reader: bbbc021, image_table: i.csv, images: i, "
@@ -96,3 +105,22 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
 )
 def test_plain_values_follow_yaml_1_2(text: str, value: object) -> None:
     assert parse_text(text, source="text")[0] == value
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "seed-2020"])
+def test_a_preset_lies_under_what_is_set(name: str) -> None:
+    values = {"preset": name, "screen": {"reader": "virtual"}, "train": {"epochs": 7}}
+    settings = check_settings(values, source="config.yaml", folder=Path())
+    assert settings.train.epochs == 7
+    expected = PRESETS[name].get("train", {}).get("backbone", TrainSettings().backbone)
+    assert settings.train.backbone == expected
+    text, _ = parse_text(dump_settings(settings), source="dump")
+    assert "preset" not in text
+    assert check_settings(text, source="config.yaml", folder=Path()) == settings
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(SettingsError, match="c.yaml: preset: expected one of laptop, gpu, multi-gpu, seed-2020; found"):
+        check_settings({"preset": "gpus"}, source="c.yaml", folder=Path())
+    with pytest.raises(SettingsError, match="--set preset: preset: expected"):
+        check_settings({}, source="c.yaml", folder=Path(), changes={"preset": "fast"})

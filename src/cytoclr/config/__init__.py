@@ -1,6 +1,7 @@
 """Settings: one frozen model per stage and per kind of screen, and the strict reader of ``config.yaml``."""
 
 from cytoclr.config.augment import AugmentSettings
+from cytoclr.config.presets import PRESETS
 from cytoclr.config.reading import check_settings, dump_settings, parse_text, parse_yaml, read_settings
 from cytoclr.config.screens import (
     NUISANCES,
@@ -38,6 +39,7 @@ from cytoclr.config.train import ProbeSettings, TrainSettings
 
 __all__ = [
     "NUISANCES",
+    "PRESETS",
     "AugmentSettings",
     "BaselineSettings",
     "Bbbc021Settings",

@@ -12,6 +12,7 @@ import pydantic
 import yaml
 from pydantic import BaseModel
 
+from cytoclr.config.presets import PRESETS, apply_preset
 from cytoclr.config.screens import ScreenSettings
 from cytoclr.config.stages import Settings
 from cytoclr.errors import SettingsError
@@ -54,6 +55,11 @@ def check_settings(
     for key, replacement in (changes or {}).items():
         value = _change(value, key.split("."), replacement)
         places[tuple(key.split("."))] = f"--set {key}"
+    if isinstance(value, dict):
+        if value.get("preset", "laptop") not in PRESETS:
+            place = places.get(("preset",), source)
+            raise SettingsError(f"{place}: preset: expected one of {', '.join(PRESETS)}; found {value['preset']!r}.")
+        value = apply_preset(value)
     try:
         return Settings.model_validate_json(json.dumps(value), context={"folder": folder.absolute()})
     except pydantic.ValidationError as error:
