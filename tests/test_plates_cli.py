@@ -624,6 +624,17 @@ def test_wrong_arguments(
     assert (done.exit_code, sentence in done.stderr) == (code, True), done.output
 
 
+def test_sites_without_a_mask_can_be_left_out(tmp_path: Path) -> None:
+    toy = draw_toy()
+    written = toys.write_named(toy, tmp_path / "plates", "imagexpress")
+    config = init(written.folder, "--metadata", toys.write_map(toy, tmp_path / "map.csv"))
+    lose_mask(toy, tmp_path / "masks")
+    masks = f'crop.masks={{folder: "{tmp_path / "masks"}", template: "{{plate}}/{{well}}_s{{site}}_mask.tif"}}'
+    succeed("crop", config, "--skip-missing", "--out", tmp_path / "run", *change(masks, f"crop.size_px={toys.CROP_PX}"))
+    left_out = pd.read_csv(tmp_path / "run" / "left_out.csv")
+    assert left_out.loc[left_out["reason"] == "no mask", "Metadata_Well"].tolist() == ["B02"]
+
+
 # Public screens: fetched from servers of the test's own, then looked at.
 
 

@@ -76,6 +76,12 @@ def test_masks_that_are_missing_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=match) as told:
         find_masks(SITES, folder, template=TEMPLATE)
     assert told.value.code == "LOC007"
+    kept = find_masks(SITES, folder, template=TEMPLATE, skip_missing=True)
+    assert list(kept.index) == [4, 1]
+    assert [Path(path).relative_to(folder).as_posix() for path in kept["Mask"]] == [NAMES[0], NAMES[3]]
+    alone = SITES.iloc[1:3]
+    with pytest.raises(DataError, match="2 of 2 sites have no mask"):
+        find_masks(alone, folder, template=TEMPLATE, skip_missing=True)
 
 
 def test_names_that_do_not_fit_or_repeat_are_refused(tmp_path: Path) -> None:

@@ -89,7 +89,10 @@ def check_screen(
     if settings.crop.masks is not None and not source.is_ready_crops:
         masks = settings.crop.masks
         refusals, rows = _listen(
-            lambda: find_masks(source.rows, masks.folder, template=masks.template), fallback="LOC007"
+            lambda: find_masks(
+                source.rows, masks.folder, template=masks.template, skip_missing=settings.crop.skip_missing
+            ),
+            fallback="LOC007",
         )
         more += refusals
         masked = source if rows is None else Source(rows, source.left_out, source.channels)

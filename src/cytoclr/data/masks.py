@@ -44,7 +44,7 @@ _UNREADABLE = (
 _EXPECTED = "Expected whole numbers, nought outside cells, in rows and columns: TIFF, PNG or .npy."
 
 
-def find_masks(sites: pd.DataFrame, folder: Path, *, template: str) -> pd.DataFrame:
+def find_masks(sites: pd.DataFrame, folder: Path, *, template: str, skip_missing: bool = False) -> pd.DataFrame:
     """Find the mask of every site: adds the column ``Mask`` with its absolute path.
 
     Parameters
@@ -56,11 +56,14 @@ def find_masks(sites: pd.DataFrame, folder: Path, *, template: str) -> pd.DataFr
     template
         How they are named; see `cytoclr.data.readers.images.compile_template`. The plate may be left out where the
         sites are of one plate, the site where each well has one.
+    skip_missing
+        Leave out sites without a mask, unless that is all of them.
 
     Returns
     -------
     pandas.DataFrame
-        The same rows in the same order. Files of other names, or of other sites, are counted in the log.
+        The same rows in the same order, but for those left out. Files of other names, or of other sites, are counted
+        in the log.
 
     Raises
     ------
@@ -91,11 +94,14 @@ def find_masks(sites: pd.DataFrame, folder: Path, *, template: str) -> pd.DataFr
                 code="NAME003",
             )
         masks[key] = name
-    _refuse_missing(sites, [key not in masks for key in keys], folder, template, next(iter(fitting)))
-    others = len(names) - len({masks[key] for key in wanted})
+    paths = pd.Series([masks.get(key) for key in keys], index=sites.index, dtype="object")
+    if not (skip_missing and paths.notna().any()):
+        _refuse_missing(sites, list(paths.isna()), folder, template, next(iter(fitting)))
+    others = len(names) - paths.nunique()
     if others:
         logger.info("%s: %s of %s files are no masks of these sites", folder, f"{others:,}", f"{len(names):,}")
-    return sites.assign(**{MASK_PATH: [str(folder.absolute() / masks[key]) for key in keys]})
+    found = paths.dropna()
+    return sites.loc[found.index].assign(**{MASK_PATH: [str(folder.absolute() / path) for path in found]})
 
 
 def _key_sites(sites: pd.DataFrame, words: set[str], template: str) -> list[tuple[str, ...]]:
@@ -137,7 +143,7 @@ def _refuse_missing(sites: pd.DataFrame, missing: list[bool], folder: Path, temp
     places = [f"{plate} {well} s{site}" for plate, well, site in lacking.itertuples(index=False)]
     raise DataError(
         f"{folder}: {len(lacking):,} of {len(sites):,} sites have no mask: {list_some(places)}. Expected files named "
-        f"as {template}, as {found} is.",
+        f"as {template}, as {found} is. Pass --skip-missing to leave them out.",
         code="LOC007",
     )
 

@@ -218,8 +218,11 @@ def _add_masks(source: Source, settings: CropSettings) -> Source:
         if settings.apply_masks:
             raise SettingsError("crop.apply_masks needs masks. Name crop.masks: {folder: …, template: …}.")
         return source
-    masked = find_masks(source.rows, settings.masks.folder, template=settings.masks.template)
-    return replace(source, rows=masked)
+    masks = settings.masks
+    masked = find_masks(source.rows, masks.folder, template=masks.template, skip_missing=settings.skip_missing)
+    lacking = source.rows.loc[source.rows.index.difference(masked.index), SITE].assign(reason="no mask")
+    left_out = pd.concat([source.left_out, lacking], ignore_index=True)
+    return replace(source, rows=masked.reset_index(drop=True), left_out=left_out)
 
 
 def count_cells(rows: pd.DataFrame, cells: pd.DataFrame, left_out: pd.DataFrame) -> pd.DataFrame:
