@@ -30,7 +30,7 @@ from cytoclr.config import (
     VirtualSettings,
     dump_settings,
 )
-from cytoclr.errors import DataError, MachineError, SettingsError
+from cytoclr.errors import DataError, MachineError, SettingsError, list_some
 from cytoclr.external import evaluate_table, read_baselines
 from cytoclr.progress import Progress, Silent
 from cytoclr.results import compare, embeddings_path, export, profile_path
@@ -82,7 +82,7 @@ STAGES: dict[Stage, int] = {
     "crop": 3,
     "train": 1,
     "select": 1,
-    "embed": 2,
+    "embed": 3,
     "profile": 2,
     "evaluate": 2,
     "report": 2,
@@ -224,6 +224,24 @@ class _Run:
         """Refuse what would only be found out at the end."""
         if self._virtual is None:
             _ = self._mechanisms
+        self._check_given_model()
+
+    def _check_given_model(self) -> None:
+        """Refuse what makes no sense with a model made elsewhere."""
+        given, select = self.settings.embed.model, self.settings.select
+        if given is None:
+            return
+        if self.until in {"train", "select"}:
+            raise SettingsError(
+                f"embed.model: {given} was made elsewhere, so there is nothing to {self.until}. Go on to embed, or set "
+                "it to null."
+            )
+        if select.by != "last" or select.measure_epochs:
+            raise SettingsError(
+                "select chooses among the epochs of the run's own training, and embed.model names a model made "
+                "elsewhere. Set select.by: last and select.measure_epochs: false, or embed.model: null."
+            )
+        _hash_given_model(given)
 
     def warn_of_old_results(self, until: Stage) -> None:
         """Say which later stages still hold what earlier settings gave."""
@@ -307,7 +325,9 @@ class _Run:
                 logger.warning("%s: %s; listed in %s", what.replace("_", " "), counts, self.folder / where)
 
     def train(self) -> None:
-        """Train the encoder, without labels."""
+        """Train the encoder, without mechanisms; not where a model made elsewhere embeds."""
+        if self.settings.embed.model is not None:
+            return
         settings, seed = self.settings.train, self.settings.seed
         how_fast = {"num_workers", "preload", "devices"}
         by_content = {"fine_tune_from", "probe"}  # not by their place
@@ -320,8 +340,11 @@ class _Run:
         }
 
         def work(place: Path) -> Mapping[str, Any]:
-            from cytoclr.learn import train
+            from cytoclr.learn import build_untrained_encoder, train
+            from cytoclr.learn.embed import check_recalibration
 
+            if self.settings.embed.recalibrate != "none":  # hours before embedding would refuse it
+                check_recalibration(build_untrained_encoder(settings, len(self._crops.channels), seed).network)
             told = train(
                 self._crops,
                 self._cells,
@@ -338,6 +361,8 @@ class _Run:
 
     def select(self) -> None:
         """Choose the epoch whose encoder embeds; mechanisms are looked at only where the settings say so."""
+        if self.settings.embed.model is not None:
+            return
         settings, seed = self.settings.select, self.settings.seed
         by_mechanism = settings.by == "nscb"
         if by_mechanism and self._mechanisms_path is None:
@@ -371,39 +396,62 @@ class _Run:
 
     def embed(self) -> None:
         """Embed all cells with the chosen encoder, and with what it must beat."""
-        settings, device = self.settings.embed, self.settings.device
-        selected = self.stages.read_finished("select").report["selected"]
+        settings, device, given = self.settings.embed, self.settings.device, self.settings.embed.model
+        selected = None if given is not None else self.stages.read_finished("select").report["selected"]
         inputs = {
-            "settings": _values(settings, leave_out={"imagenet_weights"}),  # by their content
+            "settings": _values(settings, leave_out={"imagenet_weights", "model"}),  # by their content
             "crops": self._hash_crops(),
-            "model": self._hash_encoder(),
+            "model": self._hash_encoder() if given is None else _hash_given_model(given),
             "epoch": selected,
             "imagenet": _hash_model(settings.imagenet_weights),
         }
 
         def work(place: Path) -> dict[str, Any]:
             from cytoclr.data.intensities import measure_intensities
-            from cytoclr.learn import build_untrained_encoder, embed, load_encoder
+            from cytoclr.learn import embed
+            from cytoclr.learn.embed import find_uncalibrated_plates, has_batch_norms
 
             crops, cells = self._crops, self._cells
-            trained = load_encoder(self._list_epochs()[selected], crops)
-            untrained = build_untrained_encoder(self.settings.train, len(crops.channels), self.settings.seed)
-            embeddings = {
-                "embeddings": embed(crops, cells, trained, settings, device=device, progress=self.progress),
-                "baselines/untrained": embed(crops, cells, untrained, settings, device=device, progress=self.progress),
-                "baselines/intensities": measure_intensities(crops, cells, progress=self.progress),
-            }
-            imagenet = self._build_imagenet(len(crops.channels))
-            if imagenet is not None:
-                embeddings["baselines/imagenet"] = embed(
-                    crops, cells, imagenet, settings, device=device, progress=self.progress
-                )
-            about = crops.describe_channels()
+            encoders = self._build_encoders(selected)
+            embeddings = {}
+            for name, encoder in encoders.items():
+                can = name == "embeddings" or has_batch_norms(encoder.network)
+                how = settings if can else settings.model_copy(update={"recalibrate": "none"})
+                embeddings[name] = embed(crops, cells, encoder, how, device=device, progress=self.progress)
+            embeddings["baselines/intensities"] = measure_intensities(crops, cells, progress=self.progress)
+            model = encoders["embeddings"].about
+            assert model is not None
+            told = {"backbone": model.backbone, "channels": model.channels, "labels_seen": model.labels_seen}
             for name, table in embeddings.items():
+                about = {**crops.describe_channels(), **({"model": told} if name == "embeddings" else {})}
                 write_table(place / f"{name}.parquet", check_table(table, EMBEDDINGS, name), about=about)
-            return {"num_cells": len(cells), "baselines": [Path(name).name for name in embeddings if "/" in name]}
+            few = find_uncalibrated_plates(cells) if settings.recalibrate == "plate-controls" else {}
+            return {
+                "num_cells": len(cells),
+                "baselines": [Path(name).name for name in embeddings if "/" in name],
+                "model": {**told, "place": None if given is None else str(given)},
+                "uncalibrated_plates": few,
+            }
 
         self._finish("embed", inputs, work)
+
+    def _build_encoders(self, selected: int | None) -> "dict[str, Encoder]":
+        """The encoder that embeds, and those it must beat, by the tables that are made with them."""
+        from cytoclr.learn import build_untrained_encoder, load_encoder
+        from cytoclr.learn.model import build_untrained_peer
+
+        settings, crops, seed = self.settings.embed, self._crops, self.settings.seed
+        if settings.model is None:
+            assert selected is not None
+            trained = load_encoder(self._list_epochs()[selected], crops)
+            untrained = build_untrained_encoder(self.settings.train, len(crops.channels), seed)
+        else:
+            trained = load_encoder(settings.model, crops, channels=settings.model_channels)
+            assert trained.about is not None
+            untrained = build_untrained_peer(trained.about, seed=seed)
+        imagenet = self._build_imagenet(len(crops.channels))
+        encoders = {"embeddings": trained, "baselines/untrained": untrained, "baselines/imagenet": imagenet}
+        return {name: encoder for name, encoder in encoders.items() if encoder is not None}
 
     def profile(self) -> None:
         """Average embeddings to sites, wells and treatments; normalise on the controls."""
@@ -437,7 +485,9 @@ class _Run:
             "normalise": self.settings.profile.model_dump(mode="json"),
             "profiles": self._hashes("profile"),
             "embed": self._hashes("embed"),
-            "select": {**self._hashes("select"), **_values(self.settings.select)},
+            "select": {**self._hashes("select"), **_values(self.settings.select)} if self._trains else None,
+            "labels_seen": self._labels_seen,
+            "notes": self._model_notes,
             "mechanisms": None if path is None else _hash_input(path),
             "baselines": {name: _hash_input(of.table) for name, of in settings.baselines.items()},
         }
@@ -454,7 +504,7 @@ class _Run:
                 settings,
                 seed=seed,
                 normalisation=name_normalisation(self.settings.profile.normalise),
-                notes=list_warnings(self.stages.read_finished("profile").report[TRAINED]),
+                notes=[*self._model_notes, *list_warnings(self.stages.read_finished("profile").report[TRAINED])],
                 labels_seen=self._labels_seen,
                 unnormalised=unnormalised,
                 embeddings=self._read_embeddings(TRAINED),
@@ -471,7 +521,9 @@ class _Run:
 
     def report(self) -> None:
         """Draw the report."""
-        stages: tuple[Stage, ...] = ("crop", "train", "profile", "evaluate")
+        stages: tuple[Stage, ...] = (
+            ("crop", "train", "profile", "evaluate") if self._trains else ("crop", "profile", "evaluate")
+        )
         hashes = {stage: self._hashes(stage) for stage in stages}
         inputs = {"settings": _values(self.settings.report), "seed": self.settings.seed, "stages": hashes}
 
@@ -488,7 +540,7 @@ class _Run:
                 scores=read_json(self.folder / "scores.json"),
                 matches=read_table(self.folder / "matches.parquet"),
                 mechanisms=self._mechanisms,
-                metrics=_read_lines(self.folder / "model" / "metrics.jsonl"),
+                metrics=_read_lines(self.folder / "model" / "metrics.jsonl") if self._trains else [],
                 provenance=read_json(self.folder / "provenance.json"),
                 left_out=[f"{count:,} × {reason}" for reason, count in told["crop"]["left_out"].items()],
                 warnings=list_warnings(told["profile"][TRAINED]),
@@ -603,8 +655,31 @@ class _Run:
     @cached_property
     def _labels_seen(self) -> LabelsSeen:
         """What the trained encoder was told; the model's file says it in words."""
-        words = str(read_json(self.folder / "model" / "model.json")["labels_seen"])
+        words = str(self.stages.read_finished("embed").report["model"]["labels_seen"])
         return next((kind for kind in get_args(LabelsSeen) if words.startswith(kind)), "mechanisms")
+
+    @property
+    def _trains(self) -> bool:
+        """Whether the run's own training embeds, not a model made elsewhere."""
+        return self.settings.embed.model is None
+
+    @property
+    def _model_notes(self) -> list[str]:
+        """What a reader must know of how the embeddings came about."""
+        told = self.stages.read_finished("embed").report
+        model, few, notes = told["model"], told["uncalibrated_plates"], []
+        if model["place"] is not None:
+            notes.append(
+                f"Embedded with a model made elsewhere, {Path(model['place']).name}: {model['backbone']}, channels "
+                f"{', '.join(model['channels'])}, labels seen: {model['labels_seen']}. Untrained is the same backbone "
+                "with random weights."
+            )
+        if few:
+            notes.append(
+                f"{len(few)} plates have too few control cells to estimate statistics of batch norms on, and were "
+                f"embedded with those of training: {list_some(list(few))}."
+            )
+        return notes
 
     def _finish(
         self, stage: Stage, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]], **more: Any
@@ -752,6 +827,19 @@ def _hash_model(path: Path | None) -> dict[str, str] | None:
         raise SettingsError(f"{path}: no such model. Correct the path in the settings, or set it to null.")
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return {file.name: hash_file(file) for file in files if file.suffix in {".safetensors", ".ckpt", ".json", ".pth"}}
+
+
+def _hash_given_model(path: Path) -> dict[str, str]:
+    """Hash what of a model made elsewhere decides embeddings."""
+    names = ("encoder.safetensors", "model.json")
+    if path.is_dir() and all((path / name).is_file() for name in names):
+        return {name: hash_file(path / name) for name in names}
+    if path.is_file():
+        return {"checkpoint": hash_file(path)}
+    raise SettingsError(
+        f"embed.model: {path}: no model there. Expected a folder with {' and '.join(names)}, or a .ckpt file; weights "
+        "of other programs become one by `cytoclr import-model`."
+    )
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,8 @@
 """Cutting, storing and reading crops; nuclei; images that are not what they should be."""
 
 import contextlib
+import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import imagecodecs
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cytoclr.config import Bbbc021Settings, CropSettings, SingleCellSettings
-from cytoclr.data.crops import CropStore, plate_stem, scale_crops
+from cytoclr.data.crops import CropStore, Shard, open_shard, plate_stem, scale_crops, write_crop_manifest
 from cytoclr.data.cut import cut_crops
 from cytoclr.data.images import read_field, read_strip
 from cytoclr.data.intensities import measure_intensities
@@ -153,6 +155,108 @@ def test_a_shard_of_another_shape_or_a_missing_one_is_damage(tiny_screen: Path, 
     (store.folder / "Week1_101-000.npy").unlink()
     with pytest.raises(DamagedError, match=r"cannot be opened"):
         CropStore(store.folder)
+
+
+def make_store(folder: Path, nums_cells: Sequence[int], *, with_ranges: Sequence[int] = ()) -> np.ndarray:
+    """Write shards of numbered crops, some with ranges of each crop's own, and return all crops."""
+    crops = np.arange(sum(nums_cells) * 2 * 3 * 3, dtype=np.uint16).reshape(-1, 2, 3, 3)
+    shards, start = [], 0
+    for number, num_cells in enumerate(nums_cells):
+        part = crops[start : start + num_cells]
+        with open_shard(folder / f"{number}.npy", 2, 3, crops.dtype) as writer:
+            writer.append(part)
+        ranges = f"{number}.ranges.npy" if number in with_ranges else None
+        if ranges:
+            np.save(folder / ranges, np.stack([part[:, :, 0, 0], part[:, :, 2, 2]], axis=1).astype(np.float32))
+        shards.append(
+            Shard(f"{number}.npy", f"P{number}", num_cells, (float(number), 1.0), (number + 9.0, 2.0), ranges)
+        )
+        start += num_cells
+    write_crop_manifest(
+        folder, shards, channels=("DNA", "Actin"), size_px=3, pixel_size_um=None, dtype=crops.dtype, intensity={}
+    )
+    return crops
+
+
+@pytest.fixture(scope="module")
+def store_of_four(tmp_path_factory: pytest.TempPathFactory) -> tuple[CropStore, np.ndarray]:
+    folder = tmp_path_factory.mktemp("four")
+    crops = make_store(folder, [5, 1, 20, 8], with_ranges=[1, 2])
+    return CropStore(folder), crops
+
+
+@given(rows=st.lists(st.integers(0, 33), max_size=60), is_sorted=st.booleans())
+def test_crops_are_read_in_the_order_asked_for(
+    store_of_four: tuple[CropStore, np.ndarray], rows: list[int], is_sorted: bool
+) -> None:
+    store, crops = store_of_four
+    chosen = np.array(sorted(rows) if is_sorted else rows, dtype=np.int64)
+    store.announce(chosen)
+    np.testing.assert_array_equal(store.read(chosen), crops[chosen])
+    low, high = store.read_ranges(chosen)
+    for row, found_low, found_high in zip(chosen, low, high, strict=True):
+        shard = int(np.searchsorted([5, 6, 26, 34], row, side="right"))
+        if shard in (1, 2):
+            expected = crops[row, :, 0, 0], crops[row, :, 2, 2]
+        else:
+            expected = np.array([shard, 1.0]), np.array([shard + 9.0, 2.0])
+        np.testing.assert_array_equal([found_low, found_high], expected)
+
+
+def test_neighbours_are_read_at_once(store_of_four: tuple[CropStore, np.ndarray]) -> None:
+    store, _ = store_of_four
+    assert list(store._find_runs(np.arange(34))) == [(0, 0, 0, 5), (1, 0, 5, 1), (2, 0, 6, 20), (3, 0, 26, 8)]
+    assert list(store._find_runs(np.array([8, 9, 3, 9]))) == [(0, 3, 2, 1), (2, 2, 0, 2), (2, 3, 3, 1)]
+
+
+@pytest.mark.parametrize("row", [-1, 34])
+def test_a_number_beyond_the_crops_is_refused(store_of_four: tuple[CropStore, np.ndarray], row: int) -> None:
+    with pytest.raises(IndexError, match=f"crop {row} of 34"):
+        store_of_four[0].read(np.array([3, row]))
+
+
+def test_a_file_that_became_shorter_is_a_sentence(tmp_path: Path) -> None:
+    crops = make_store(tmp_path, [40])
+    store = CropStore(tmp_path)
+    store.read(np.array([0]))
+    with (tmp_path / "0.npy").open("r+b") as file:
+        file.truncate(128 + 20 * crops[0].nbytes + 4)
+    np.testing.assert_array_equal(store.read(np.array([19])), crops[[19]])
+    for rows in ([20], [39], [18, 19, 20]):
+        with pytest.raises(DamagedError, match=r"0\.npy: became shorter\. Run the crop stage again"):
+            store.read(np.array(rows))
+
+
+def test_a_disk_that_fails_is_a_sentence(tmp_path: Path) -> None:
+    make_store(tmp_path, [4])
+    store = CropStore(tmp_path)
+    store._crops(store.shards[0])._file.close()
+    store._crops(store.shards[0])._file = (tmp_path / "0.npy").open("wb", buffering=0)
+    with pytest.raises(DamagedError, match=r"0\.npy: cannot be read \(.*Bad file descriptor\)"):
+        store.read(np.array([0]))
+    store._crops(store.shards[0])._file.close()
+
+
+def test_fortran_order_is_refused(tmp_path: Path) -> None:
+    crops = make_store(tmp_path, [4])
+    np.save(tmp_path / "0.npy", np.asfortranarray(crops))
+    with pytest.raises(DamagedError, match="Fortran order, expected C order"):
+        CropStore(tmp_path)
+
+
+def test_more_shards_than_files_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cytoclr.data.crops.MAX_OPEN", 4)
+    crops = make_store(tmp_path, [2] * 12, with_ranges=range(12))
+    store = CropStore(tmp_path)
+    rows = np.random.default_rng(0).permutation(24)
+    open_files = Path("/proc/self/fd")
+    before = len(list(open_files.iterdir())) if open_files.is_dir() else 0
+    for _ in range(3):
+        np.testing.assert_array_equal(store.read(rows), crops[rows])
+        np.testing.assert_array_equal(store.read_ranges(rows)[1], crops[rows][:, :, 2, 2])
+    if open_files.is_dir():
+        assert len(list(open_files.iterdir())) - before <= 4 + 1
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(store)).read(rows), crops[rows])
 
 
 def test_hostile_plate_names_are_plain_file_names() -> None:

@@ -1,105 +1,33 @@
-"""Which cells are trained on, and in which order."""
+"""Crops by the minibatch: read ahead, in order, in flat memory."""
+
+import gc
+import re
+import threading
+import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import torch
 from conftest import MakeScreen
-from hypothesis import given
-from hypothesis import strategies as st
 
-from cytoclr.errors import SettingsError
-from cytoclr.learn.dataset import CropDataset, EpochOrder, order_cells, split_wells
-from cytoclr.learn.minibatch import prepare_crops
-
-
-def describe_cells(wells: list[int], num_cells: int) -> pd.DataFrame:
-    """Wells on two plates by turns, each with the treatment given, every one with `num_cells` cells."""
-    rows = [
-        {
-            "Metadata_Plate": f"P{number % 2}",
-            "Metadata_Well": f"W{number}",
-            "Metadata_Compound": f"compound-{treatment}",
-            "Metadata_Concentration": 1.0,
-        }
-        for number, treatment in enumerate(wells)
-        for _ in range(num_cells)
-    ]
-    return pd.DataFrame(rows)
+from cytoclr.data.crops import CropStore, Shard, write_crop_manifest
+from cytoclr.errors import DamagedError
+from cytoclr.learn.dataset import CropDataset, MinibatchLoader, build_loader, read_minibatch
+from cytoclr.learn.minibatch import Minibatch, prepare_crops
+from cytoclr.learn.order import EpochOrder, SamplerName
 
 
-@given(
-    wells=st.lists(st.integers(0, 6), min_size=2, max_size=40),
-    num_cells=st.integers(1, 4),
-    fraction=st.floats(0.01, 0.9),
-    seed=st.integers(0, 100),
-)
-def test_no_well_is_on_both_sides(wells: list[int], num_cells: int, fraction: float, seed: int) -> None:
-    cells = describe_cells(wells, num_cells)
-    trained, validated = split_wells(cells, fraction, seed=seed)
-    assert sorted([*trained, *validated]) == list(range(len(cells)))
-    on_sides = [set(cells["Metadata_Well"].iloc[rows]) for rows in (trained, validated)]
-    assert not on_sides[0] & on_sides[1]
-    assert len(on_sides[1]) == min(max(1, round(fraction * len(wells))), len(wells) - 1)
-    shuffled = cells.sample(frac=1.0, random_state=seed)
-    again = shuffled["Metadata_Well"].iloc[split_wells(shuffled, fraction, seed=seed)[1]]
-    assert set(again) == on_sides[1], "the order of the cells decided the split"
+def order_rows(num_cells: int, **changes: Any) -> EpochOrder:
+    nothing = np.zeros(num_cells, dtype=np.int64)
+    values = {"minibatch_size": 8, "sampler": "random", "seed": 0}
+    return EpochOrder(np.arange(num_cells), nothing, **{**values, **changes})
 
 
-def test_validation_is_spread_over_treatments_and_leaves_lone_wells() -> None:
-    cells = describe_cells([0] * 10 + [1] * 3 + [2] * 3 + [3], num_cells=2)
-    _, validated = split_wells(cells, 3 / 17, seed=4)
-    assert set(cells["Metadata_Compound"].iloc[validated]) == {"compound-0", "compound-1", "compound-2"}
-
-
-def test_seeds_decide_the_split_and_nought_means_none() -> None:
-    cells = describe_cells([0] * 30, num_cells=1)
-    splits = {tuple(split_wells(cells, 0.2, seed=seed)[1]) for seed in range(5)}
-    assert len(splits) == 5
-    assert len(split_wells(cells, 0.0, seed=0)[1]) == 0
-    with pytest.raises(SettingsError, match=r"validation_fraction: 0\.5 of 1 well cannot be kept"):
-        split_wells(cells.iloc[:1], 0.5, seed=0)
-
-
-@given(
-    treatments=st.lists(st.integers(0, 4), min_size=1, max_size=60), seed=st.integers(0, 50), epoch=st.integers(0, 50)
-)
-def test_balanced_takes_treatments_equally_often(treatments: list[int], seed: int, epoch: int) -> None:
-    codes = np.array(treatments)
-    order = order_cells(codes, "balanced", seed=seed, epoch=epoch)
-    assert len(order) == len(codes)
-    counts = pd.Series(codes[order]).value_counts()
-    assert set(counts.index) <= set(treatments)
-    assert counts.reindex(sorted(set(treatments)), fill_value=0).max() - counts.min() <= 1
-    for code in set(treatments):
-        uses = pd.Series(order[codes[order] == code]).value_counts()
-        assert uses.max() - uses.reindex(np.flatnonzero(codes == code), fill_value=0).min() <= 1 or uses.empty
-
-
-def test_random_takes_every_cell_once_in_another_order_each_epoch() -> None:
-    codes = np.zeros(50, dtype=np.int64)
-    first, second = (order_cells(codes, "random", seed=0, epoch=epoch) for epoch in (0, 1))
-    assert sorted(first) == sorted(second) == list(range(50))
-    assert (first != second).any()
-    np.testing.assert_array_equal(order_cells(codes, "random", seed=0, epoch=1), second)
-
-
-def test_processes_share_each_minibatch_of_one() -> None:
-    rows = np.arange(100, 137)
-    values = {"minibatch_size": 12, "sampler": "random", "seed": 0}
-    alone = EpochOrder(rows, np.zeros(37, dtype=np.int64), **values)
-    shares = [EpochOrder(rows, np.zeros(37, dtype=np.int64), **values, process=i, num_processes=2) for i in (0, 1)]
-    for order in (alone, *shares):
-        order.set_epoch(3)
-    assert len(alone) == len(shares[0]) == 3
-    for whole, one, other in zip(alone, *shares, strict=True):
-        assert sorted(whole) == sorted([*one, *other])
-        assert len(one) == len(other) == 6
-
-
-def test_a_small_set_is_one_minibatch() -> None:
-    order = EpochOrder(np.arange(5), np.zeros(5, dtype=np.int64), minibatch_size=256, sampler="random", seed=0)
-    assert [len(rows) for rows in order] == [5]
+def count_readers() -> int:
+    return sum(thread.name.startswith("read-ahead") for thread in threading.enumerate())
 
 
 def test_crops_are_scaled_then_transformed(make_screen: MakeScreen) -> None:
@@ -112,3 +40,197 @@ def test_crops_are_scaled_then_transformed(make_screen: MakeScreen) -> None:
         np.testing.assert_allclose(prepare_crops(minibatch, "linear"), expected, atol=1e-6)
     root = prepare_crops(CropDataset(crops)[rows], "sqrt")
     torch.testing.assert_close(root, torch.from_numpy(expected).float().sqrt(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("num_workers", "preload"), [(0, False), (0, True), (1, False)])
+def test_loaders_give_the_orders_minibatches(make_screen: MakeScreen, num_workers: int, preload: bool) -> None:
+    crops, _ = make_screen()
+    order = order_rows(len(crops))
+    loader = build_loader(CropDataset(crops, preload=preload), order, num_workers=num_workers)
+    assert len(loader) == len(order) == 6
+    random_state = torch.get_rng_state()
+    for epoch in (0, 3):
+        iterator = iter(loader)
+        order.set_epoch(epoch)  # as Lightning does it: the iterator first
+        for rows, minibatch in zip(list(order), iterator, strict=True):
+            for found, expected in zip(minibatch, read_minibatch(crops, rows), strict=True):
+                torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert torch.equal(torch.get_rng_state(), random_state), "reading drew from torch's generator"
+
+
+class Gate(CropDataset):
+    """Notes what is read and announced; minibatches with row 40 cannot be read."""
+
+    def __init__(self, crops: CropStore) -> None:
+        super().__init__(crops)
+        self.read: list[int] = []
+        self.announced: list[int] = []
+
+    def __getitem__(self, rows: np.ndarray) -> Minibatch:
+        if 40 in rows:
+            raise DamagedError("row 40 is damaged")
+        self.read.append(int(rows[0]))
+        return super().__getitem__(rows)
+
+    def announce(self, rows: np.ndarray) -> None:
+        self.announced.append(int(rows[0]))
+
+
+def wait_for(condition: Any) -> None:
+    for _ in range(500):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen")
+
+
+def test_the_next_minibatch_is_read_and_the_one_after_it_announced_while_one_is_used(make_screen: MakeScreen) -> None:
+    crops, _ = make_screen()
+    dataset = Gate(crops)
+    loader = iter(build_loader(dataset, list(np.arange(40).reshape(5, 8)), num_workers=0))
+    assert not dataset.read, "something was read before it was asked for"
+    for number in range(3):
+        next(loader)
+        wait_for(lambda number=number: len(dataset.read) == number + 2)
+        time.sleep(0.02)
+        assert dataset.read == [8 * i for i in range(number + 2)], "more was read ahead than one minibatch"
+    assert dataset.announced == [8, 16, 24, 32]
+
+
+def test_what_cannot_be_read_is_raised_in_its_turn_and_the_thread_ends(make_screen: MakeScreen) -> None:
+    crops, _ = make_screen()
+    dataset = Gate(crops)
+    loader = iter(build_loader(dataset, list(np.arange(48).reshape(6, 8)), num_workers=0))
+    assert [int(next(loader).rows[0]) for _ in range(5)] == [0, 8, 16, 24, 32]
+    with pytest.raises(DamagedError, match="row 40 is damaged"):
+        next(loader)
+    assert count_readers() == 0
+
+
+def test_stopping_early_ends_the_thread(make_screen: MakeScreen) -> None:
+    crops, _ = make_screen()
+    loader = build_loader(CropDataset(crops), order_rows(len(crops)), num_workers=0)
+    for _ in loader:
+        assert count_readers() == 1
+        break
+    gc.collect()
+    assert count_readers() == 0
+    iterator = iter(loader)
+    next(iterator)
+    del iterator
+    gc.collect()
+    assert count_readers() == 0
+    assert len(list(loader)) == 6
+    assert count_readers() == 0
+
+
+class Mean(pl.LightningModule):
+    """Keeps the row numbers that Lightning shows it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.shown: dict[int, list[list[int]]] = {}
+
+    def training_step(self, minibatch: Minibatch, index: int) -> torch.Tensor:
+        assert isinstance(minibatch, Minibatch)
+        self.shown.setdefault(self.current_epoch, []).append(minibatch.rows.tolist())
+        return self.weight * minibatch.crops.float().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore:.*LeafSpec.*")
+def test_lightning_shows_each_epochs_order_also_after_an_interruption(make_screen: MakeScreen, tmp_path: Path) -> None:
+    crops, _ = make_screen()
+
+    def fit(module: Mean, epochs: int, checkpoint: Path | None = None) -> pl.Trainer:
+        loader = build_loader(CropDataset(crops), order_rows(len(crops)), num_workers=0)
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_epochs=epochs,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(module, loader, ckpt_path=checkpoint)
+        return trainer
+
+    begun, resumed = Mean(), Mean()
+    fit(begun, 2).save_checkpoint(tmp_path / "two.ckpt")
+    fit(resumed, 4, tmp_path / "two.ckpt")
+    order = order_rows(len(crops))
+    for epoch in range(4):
+        order.set_epoch(epoch)
+        assert {**begun.shown, **resumed.shown}[epoch] == [rows.tolist() for rows in order]
+    gc.collect()
+    assert count_readers() == 0
+
+
+def make_sparse_crops(folder: Path, num_cells: int) -> None:
+    """Make crops of 24 kB that take no room on disk: a hole after the file's head."""
+    shape = (num_cells // 4, 3, 64, 64)
+    folder.mkdir()
+    for plate in range(4):
+        with (folder / f"P{plate}.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": shape})
+            file.truncate(file.tell() + int(np.prod(shape)) * 2)
+    shards = [Shard(f"P{plate}.npy", f"P{plate}", shape[0], (100.0,) * 3, (900.0,) * 3) for plate in range(4)]
+    names, dtype = ("DNA", "Tubulin", "Actin"), np.dtype("<u2")
+    write_crop_manifest(
+        folder, shards, channels=names, size_px=64, pixel_size_um=None, dtype=dtype, intensity={"rule": "fixed"}
+    )
+
+
+def read_resident_mib() -> float:
+    return int(re.findall(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())[0]) / 1024
+
+
+def begin_epochs(folder: Path, samplers: tuple[SamplerName, ...]) -> dict[str, float]:
+    """Begin an epoch of each sampler and read 30 minibatches; by how many MiB did resident memory grow at most?"""
+    gc.collect()
+    before, grown_mib = read_resident_mib(), {}
+    crops = CropStore(folder)
+    rows, codes = np.arange(len(crops)), np.arange(len(crops)) % 7
+    for sampler in samplers:
+        order = EpochOrder(rows, codes, batches=codes, minibatch_size=256, sampler=sampler, seed=0)
+        loader = build_loader(CropDataset(crops), order, num_workers=0)
+        resident = [read_resident_mib() - before for _ in zip(range(30), loader, strict=False)]
+        grown_mib[sampler] = max(resident)
+        assert len(order) > 3_900
+    return grown_mib
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads resident memory as Linux tells it")
+def test_an_epoch_of_a_million_crops_begins_in_the_memory_of_a_few(tmp_path: Path) -> None:
+    """24 GB of crops, of which 30 minibatches are 184 MiB: neither the rest is read, nor are these kept.
+
+    What is left is three minibatches, 18 MiB, and 8 bytes a cell for each of rows, codes and order, with what a
+    balanced order needs while it is drawn.
+    """
+    make_sparse_crops(tmp_path / "crops", 1_000_000)
+    grown_mib = begin_epochs(tmp_path / "crops", ("random", "within-batch", "balanced"))
+    assert grown_mib["random"] < 80
+    assert max(grown_mib.values()) < 130
+
+
+def test_a_loader_is_one_that_lightning_knows(make_screen: MakeScreen) -> None:
+    crops, _ = make_screen()
+    order = order_rows(len(crops))
+    loader = build_loader(CropDataset(crops), order, num_workers=0)
+    assert isinstance(loader, MinibatchLoader)
+    assert isinstance(loader, torch.utils.data.DataLoader)
+    assert loader.sampler is order
+
+
+@pytest.mark.gpu
+def test_pinned_minibatches(make_screen: MakeScreen) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    crops, _ = make_screen()
+    loader = build_loader(CropDataset(crops), order_rows(len(crops)), num_workers=0, pin_memory=True)
+    for minibatch in loader:
+        assert all(tensor.is_pinned() for tensor in minibatch)

@@ -3,6 +3,7 @@
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -157,3 +158,100 @@ def test_stains_and_depth_go_into_the_model(make_screen: MakeScreen, tmp_path: P
     about = json.loads((tmp_path / "model.json").read_text())
     assert (about["stains"], about["bit_depth"]) == ({"Actin": "phalloidin"}, 12)
     assert "DNA, Actin (phalloidin)" in (tmp_path / "MODEL_CARD.md").read_text()
+
+
+def test_models_of_earlier_versions_are_still_read(make_screen: MakeScreen, tmp_path: Path) -> None:
+    crops, cells = make_screen()
+    encoder = save_untrained(tmp_path, crops)
+    old = {  # as 0.1.0 wrote it
+        "format": 1,
+        "backbone": "small-cnn",
+        "channels": ["DNA", "Tubulin"],
+        "crop_size_px": 24,
+        "view_size_px": 24,
+        "pixel_size_um": None,
+        "intensity": {"rule": "fixed"},
+        "transform": "sqrt",
+        "num_features": 128,
+        "labels_seen": "none",
+        "num_cells": 9,
+        "wells_trained": ["P1/A1"],
+        "wells_validated": [],
+        "epochs": 16,
+        "settings": {"backbone": "small-cnn", "minibatch_size": 256},
+        "seed": 1,
+        "versions": {"cytoclr": "0.1.0"},
+    }
+    (tmp_path / "model.json").write_text(json.dumps(old))
+    found = load_encoder(tmp_path, crops)
+    pd.testing.assert_frame_equal(embed(crops, cells, found, device="cpu"), embed(crops, cells, encoder, device="cpu"))
+    assert found.about is not None
+    assert (found.about.standardise, found.about.imported_from, found.about.stains) == (None, None, {})
+    save_model(tmp_path / "again", found.network, found.about)
+    assert "minibatch_size 256; statistics" in (tmp_path / "again" / "MODEL_CARD.md").read_text()
+    (tmp_path / "model.json").write_text(json.dumps({**old, "transform": "log"}))
+    with pytest.raises(DamagedError, match="transform 'log' is not one of sqrt, linear, legacy"):
+        load_encoder(tmp_path, crops)
+
+
+def test_a_model_s_channels_may_have_other_names(make_screen: MakeScreen, tmp_path: Path) -> None:
+    crops, cells = make_screen()
+    encoder = save_untrained(tmp_path, crops)
+    others = rename_channels(crops, ["DAPI", "Tubulin"])
+    with pytest.raises(DataError, match=r"where only names differ say so \(embed\.model_channels\)"):
+        load_encoder(tmp_path, others)
+    found = load_encoder(tmp_path, others, channels={"DNA": "DAPI"})
+    assert found.about is not None
+    assert found.about.channels == ("DAPI", "Tubulin")
+    pd.testing.assert_frame_equal(
+        embed(others, cells, found, device="cpu"), embed(others, cells, encoder, device="cpu")
+    )
+    with pytest.raises(SettingsError, match=r"embed\.model_channels names Actin; the model .* has DNA, Tubulin"):
+        load_encoder(tmp_path, others, channels={"Actin": "DAPI"})
+
+
+@pytest.mark.parametrize(
+    ("of_loss", "sampler", "expected"),
+    [
+        ("none", "random", "none"),
+        ("none", "balanced", "treatments, to balance minibatches"),
+        ("plates, as negatives", "random", "plates, as negatives"),
+        ("plates, as negatives", "balanced", "treatments, to balance minibatches; plates, as negatives"),
+        ("treatments, as positives", "batch-balanced", "treatments, as positives; plates, to balance minibatches"),
+    ],
+)
+def test_labels_seen_are_those_of_loss_and_sampler(
+    make_screen: MakeScreen, of_loss: str, sampler: str, expected: str
+) -> None:
+    settings = SETTINGS.model_copy(update={"sampler": sampler})
+    about: dict[str, Any] = {"num_features": 8, "num_cells": 9, "wells_trained": [], "wells_validated": [], "seed": 0}
+    found = describe_model(settings, make_screen()[0], labels_seen=of_loss, **about).labels_seen
+    assert found.startswith(expected)
+
+
+def test_the_card_says_how_it_was_trained_and_what_it_is_not_for(make_screen: MakeScreen, tmp_path: Path) -> None:
+    changed = {"loss": "vicreg", "minibatch_size": 512, "chunk_size": 64}
+    save_untrained(tmp_path, make_screen()[0], SETTINGS.model_copy(update=changed))
+    card = (tmp_path / "MODEL_CARD.md").read_text()
+    for words in (
+        "VICReg (Bardes",
+        "preset fluorescence, strength 1.0",
+        "minibatch_size 512, sampler random; statistics of batch norms, if there are such, of 64 cells",
+        "0 and 1 by {'rule': 'fixed'}, then sqrt",
+        "| Labels seen | none |",
+        "It is not for other stains",
+        "not for diagnosis",
+    ):
+        assert words in card
+
+
+def test_going_on_from_what_was_shown_otherwise_is_said(
+    make_screen: MakeScreen, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    crops, _ = make_screen()
+    save_untrained(tmp_path, crops)
+    settings = SETTINGS.model_copy(update={"fine_tune_from": tmp_path})
+    check_fine_tuning(settings, crops)
+    assert not caplog.records
+    check_fine_tuning(settings.model_copy(update={"transform": "linear"}), crops)
+    assert "was shown intensities sqrt, standardised by None; training goes on with linear" in caplog.text

@@ -14,6 +14,7 @@ __all__ = [
     "Changes",
     "Config",
     "Debug",
+    "Model",
     "Out",
     "SkipMissing",
     "app",
@@ -39,6 +40,9 @@ Changes = Annotated[
 ]
 SkipMissing = Annotated[
     bool, typer.Option("--skip-missing", help="Leave out sites whose files are missing; count and list them.")
+]
+Model = Annotated[
+    Path | None, typer.Option(help="Embed with this model folder or checkpoint made elsewhere; nothing is trained.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where an error came from.")]
 

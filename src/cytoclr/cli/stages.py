@@ -1,11 +1,24 @@
-"""One verb per stage: it brings a run up to there."""
+"""One verb per stage: it brings a run up to there; and models that come from elsewhere, or go there."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cytoclr.cli.app import CONFIG_PATH, Changes, Config, Debug, Out, SkipMissing, app, guard, parse_changes, start_log
+from cytoclr.cli.app import (
+    CONFIG_PATH,
+    Changes,
+    Config,
+    Debug,
+    Model,
+    Out,
+    SkipMissing,
+    app,
+    guard,
+    parse_changes,
+    refuse,
+    start_log,
+)
 from cytoclr.cli.words import tell_scores
 
 if TYPE_CHECKING:
@@ -35,12 +48,106 @@ def _add_verb(name: str, until: "Stage", text: str) -> None:
         bring_up(until, config, out, changes, skip_missing=skip_missing, debug=debug)
 
 
-_add_verb("run", "report", "Do everything: crop to report. Stop any time, run again to go on.")
+def _add_embedding_verb(name: str, until: "Stage", text: str) -> None:
+    """Add the command that brings a run up to its embeddings or beyond: it may be given a model."""
+
+    @app.command(name, help=text)
+    def verb(
+        config: Config = CONFIG_PATH,
+        out: Out = None,
+        model: Model = None,
+        changes: Changes = None,
+        skip_missing: SkipMissing = False,
+        debug: Debug = False,
+    ) -> None:
+        bring_up(until, config, out, changes, model=model, skip_missing=skip_missing, debug=debug)
+
+
+_add_embedding_verb("run", "report", "Do everything: crop to report. Stop any time, run again to go on.")
 _add_verb("crop", "crop", "Locate the cells and cut them out.")
 _add_verb("train", "train", "Go on to the trained encoder.")
-_add_verb("embed", "embed", "Go on to the embeddings of all cells.")
-_add_verb("profile", "profile", "Go on to the profiles of sites, wells and treatments.")
-_add_verb("report", "report", "Go on to the report.")
+_add_embedding_verb("embed", "embed", "Go on to the embeddings of all cells.")
+_add_embedding_verb("profile", "profile", "Go on to the profiles of sites, wells and treatments.")
+_add_embedding_verb("report", "report", "Go on to the report.")
+
+
+@app.command("import-model")
+def import_model(
+    weights: Annotated[Path, typer.Argument(help="Weights of another program: .pth, .pt, .ckpt, .safetensors.")],
+    out: Annotated[Path, typer.Option(help="The model folder to write.")],
+    channels: Annotated[str, typer.Option(help="What it was shown, in its order: DNA,Tubulin,Actin.")],
+    backbone: Annotated[str, typer.Option(help="A timm model (its ResNets are torchvision's), or seed-cnn.")],
+    crop_size: Annotated[int, typer.Option(help="Height and width of the crops it was trained on, px.")],
+    view_size: Annotated[int | None, typer.Option(help="Of what it was shown of them, px. Default: all.")] = None,
+    legacy: Annotated[bool, typer.Option("--legacy", help="It is of the 2020 project: pixels are inverted.")] = False,
+    transform: Annotated[str, typer.Option(help="Of intensities 0..1: linear or sqrt.")] = "linear",
+    mean: Annotated[str | None, typer.Option(help="Taken off then, a number a channel: 0.485,0.456,0.406.")] = None,
+    deviation: Annotated[str | None, typer.Option(help="Divided by then, likewise: 0.229,0.224,0.225.")] = None,
+    pixel_size: Annotated[float | None, typer.Option(help="µm.")] = None,
+    labels_seen: Annotated[str, typer.Option(help="none, plates, treatments or mechanisms of the wells.")] = "none",
+    prefix: Annotated[str | None, typer.Option(help="Of the tensors' names, where the file has several.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Make a model folder of weights that another program saved; no code in their file is run."""
+
+    def work() -> None:
+        from typing import get_args
+
+        from cytoclr.config import LabelsSeen
+        from cytoclr.learn import imports
+
+        if transform not in {"linear", "sqrt"} or (legacy and transform != "linear"):
+            refuse(f"--transform {transform}: expected linear or sqrt, and neither with --legacy.")
+        if labels_seen not in get_args(LabelsSeen):
+            refuse(f"--labels-seen {labels_seen}: expected one of {', '.join(get_args(LabelsSeen))}.")
+        told = imports.import_model(
+            weights,
+            out,
+            backbone=backbone,
+            channels=[name.strip() for name in channels.split(",")],
+            crop_size_px=crop_size,
+            view_size_px=view_size,
+            transform="legacy" if legacy else transform,  # type: ignore[arg-type]
+            mean=_read_numbers(mean, "--mean"),
+            deviation=_read_numbers(deviation, "--deviation"),
+            pixel_size_um=pixel_size,
+            labels_seen=labels_seen,
+            prefix=prefix,
+        )
+        under = f" under {told.prefix!r}" if told.prefix else ""
+        typer.echo(f"taken    {told.num_tensors} tensors{under}")
+        if told.left_out:
+            typer.echo(f"left out {len(told.left_out)} tensors: {', '.join(told.left_out)}")
+        typer.echo(f"model    {out}")
+
+    start_log(debug)
+    guard(work, debug)
+
+
+@app.command("export-model")
+def export_model(
+    model: Annotated[Path, typer.Argument(help="A model folder (RUN/model), or a checkpoint.")],
+    out: Annotated[Path, typer.Argument(help="The file to write: .onnx.")],
+    debug: Debug = False,
+) -> None:
+    """Write a model as ONNX, for programs without PyTorch."""
+
+    def work() -> None:
+        from cytoclr.learn.export import export_onnx
+
+        typer.echo(f"export   {export_onnx(model, out)}")
+
+    start_log(debug)
+    guard(work, debug)
+
+
+def _read_numbers(text: str | None, option: str) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        refuse(f"{option} {text}: expected numbers, as 0.485,0.456,0.406.")
 
 
 def bring_up(
@@ -49,6 +156,7 @@ def bring_up(
     out: Path | None,
     changes: list[str] | None,
     *,
+    model: Path | None = None,
     skip_missing: bool = False,
     debug: bool = False,
 ) -> None:
@@ -59,7 +167,7 @@ def bring_up(
         from cytoclr import pipeline
         from cytoclr.terminal import terminal_progress
 
-        settings = read_run_settings(config, changes, skip_missing=skip_missing)
+        settings = read_run_settings(config, changes, skip_missing=skip_missing, model=model)
         place = out or Path("runs") / (config or CONFIG_PATH).stem
         with terminal_progress(console) as progress:
             pipeline.run(settings, place, until=until, progress=progress)
@@ -68,13 +176,17 @@ def bring_up(
     guard(work, debug)
 
 
-def read_run_settings(config: Path | None, changes: list[str] | None, *, skip_missing: bool) -> "Settings":
+def read_run_settings(
+    config: Path | None, changes: list[str] | None, *, skip_missing: bool, model: Path | None = None
+) -> "Settings":
     """Read the settings of a run, with what the command line changes; no config: the demo's."""
     from cytoclr.config import check_settings, read_settings
 
     values = parse_changes(changes)
     if skip_missing:
         values["crop.skip_missing"] = True
+    if model is not None:
+        values["embed.model"] = str(model.absolute())  # of the command line, so relative to where it is given
     if config is None:
         return check_settings({"screen": {"reader": "virtual"}}, source="--set", folder=Path.cwd(), changes=values)
     return read_settings(config, changes=values)

@@ -125,8 +125,20 @@ class SelectSettings(Section):
 class EmbedSettings(Section):
     """From crops to embeddings."""
 
+    model: FilePath | None = Field(
+        None, description="a model folder or checkpoint made elsewhere: nothing is trained; null: the run's own"
+    )
+    model_channels: dict[str, str] = Field(
+        {}, description="where that model's channels have other names: {its name: the screen's name}"
+    )
     minibatch_size: Positive = 256
     precision: Literal["32", "bf16"] = "32"
+    rotations: Literal[1, 2, 4, 8] = Field(
+        1, description="views of a crop that are averaged: half turn, quarter turns, and with 8 their mirrors too"
+    )
+    recalibrate: Literal["none", "plate-controls"] = Field(
+        "none", description="plate-controls: statistics of batch norms are estimated anew on each plate's controls"
+    )
     imagenet: str | None = Field(
         None, description="a timm model, as resnet18: its ImageNet weights embed too, as a baseline"
     )

@@ -51,8 +51,9 @@ class TrainSettings(Section):
     learning_rate: float = Field(4e-3, gt=0.0)
     weight_decay: float = Field(1e-4, ge=0.0)
     warmup_epochs: float = Field(1.0, ge=0.0)
-    sampler: Literal["random", "balanced", "batch-balanced"] = Field(
-        "random", description="balanced: treatments equally often; batch-balanced: each minibatch from one batch"
+    sampler: Literal["random", "balanced", "batch-balanced", "within-batch"] = Field(
+        "random",
+        description="balanced, batch-balanced: treatments, batches equally often; within-batch: each minibatch of one",
     )
     validation_fraction: Fraction = Field(0.05, description="share of wells never trained on")
     validate_every_n_epochs: Positive = 1
@@ -60,12 +61,13 @@ class TrainSettings(Section):
     log_every_n_steps: Positive = 10
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
     devices: Positive = Field(1, description="processes: GPUs, or with device cpu as many processes")
-    nodes: Positive = Field(1, description="machines, as SLURM gives them")
+    nodes: Positive = Field(1, description="machines, on each of which srun or torchrun starts devices processes")
     chunk_size: Positive | None = Field(
-        None, description="cells whose activations are held at once, for large minibatches; null: all of a minibatch"
+        None,
+        description="cells of a minibatch, on all devices, whose activations are held at once; null: all of them",
     )
     sync_norm: bool = Field(True, description="statistics of normalisation over all devices")
-    compile: bool = Field(False, description="by torch.compile: pays on GPUs, after a minute")
+    compile: bool = Field(False, description="the backbone, by torch.compile: needs a C++ compiler, and a minute")
     loggers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], BeforeValidator(read_list)] = Field(
         ("tensorboard",), description="beside metrics.jsonl; wandb and mlflow need their packages"
     )

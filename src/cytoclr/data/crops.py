@@ -1,12 +1,15 @@
-"""Crops on disk: memory-mapped ``[cell, channel, height, width]`` files, some a plate, and what is known of them.
+"""Crops on disk: ``[cell, channel, height, width]`` files of NumPy, some a plate, and what is known of them.
 
 Crops keep the camera's numbers. What becomes 0 and 1 for an encoder (the intensity rule) is stored beside them,
 per plate and channel, and applied when they are read for learning.
 """
 
 import contextlib
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -84,37 +87,40 @@ class CropStore:
         self.bit_depth: int | None = about.get("bit_depth")
         for shard in self.shards:
             self._open_crops(shard)
-            self._open_ranges(shard)
-        # each map holds a file open; a process may hold 1,024
+            if shard.ranges is not None:
+                self._open_ranges(shard)
+        # a process may hold 1,024 files open
         self._crops = lru_cache(maxsize=MAX_OPEN)(self._open_crops)
         self._ranges = lru_cache(maxsize=MAX_OPEN // 4)(self._open_ranges)
         self._ends = np.cumsum([shard.num_cells for shard in self.shards])
+        self._starts = self._ends - [shard.num_cells for shard in self.shards]
         self._low = np.array([shard.low for shard in self.shards], dtype=np.float32)
         self._high = np.array([shard.high for shard in self.shards], dtype=np.float32)
+        self._has_ranges = np.array([shard.ranges is not None for shard in self.shards], dtype=bool)
 
     def __reduce__(self) -> tuple[type["CropStore"], tuple[Path]]:
         """Reach another process as the folder's name, not as every crop in it."""
         return CropStore, (self.folder,)
 
-    def _open_crops(self, shard: Shard) -> np.ndarray:
+    def _open_crops(self, shard: Shard) -> "_ItemFile":
         return self._open(shard.file, (shard.num_cells, len(self.channels), self.size_px, self.size_px), self.dtype)
 
-    def _open_ranges(self, shard: Shard) -> np.ndarray | None:
-        if shard.ranges is None:
-            return None
-        return self._open(shard.ranges, (shard.num_cells, 2, len(self.channels)), np.dtype(np.float32))
+    def _open_ranges(self, shard: Shard) -> "_ItemFile":
+        return self._open(str(shard.ranges), (shard.num_cells, 2, len(self.channels)), np.dtype(np.float32))
 
-    def _open(self, file: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    def _open(self, file: str, shape: tuple[int, ...], dtype: np.dtype) -> "_ItemFile":
         path = self.folder / file
         try:
-            array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            array: np.memmap = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise DamagedError(f"{path}: cannot be opened ({error}). Run the crop stage again.") from error
         if array.shape != shape or array.dtype != dtype:
             raise DamagedError(
                 f"{path}: holds {array.dtype} {array.shape}, expected {dtype} {shape}. Run the crop stage again."
             )
-        return array
+        if not array.flags.c_contiguous:
+            raise DamagedError(f"{path}: is in Fortran order, expected C order. Run the crop stage again.")
+        return _ItemFile(path, array.offset, array.strides[0])
 
     def describe_channels(self) -> dict[str, Any]:
         """Tell what any table made of these crops should say: channels by name, stains, depth, pixel size, rule."""
@@ -132,33 +138,107 @@ class CropStore:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def read(self, rows: Int[np.ndarray, " cell"]) -> UInt[np.ndarray, "cell channel height width"]:
-        """Read the crops of these numbers, in this order, as the camera gave them."""
-        shards = self._shards_of(rows)
+        """Read the crops of these numbers, in this order, as the camera gave them.
+
+        Raises
+        ------
+        IndexError
+            There is no crop of such a number.
+        DamagedError
+            A file became shorter since it was opened, or its disk fails.
+        """
         crops = np.empty((len(rows), len(self.channels), self.size_px, self.size_px), dtype=self.dtype)
-        starts = self._ends - [shard.num_cells for shard in self.shards]
-        for shard in np.unique(shards):
-            here = shards == shard
-            crops[here] = self._crops(self.shards[shard])[rows[here] - starts[shard]]
+        self._fill(crops, rows, self._crops)
         return crops
+
+    def announce(self, rows: Int[np.ndarray, " cell"]) -> None:
+        """Let the system fetch the crops of these numbers from disk, all at once, while something else is done.
+
+        Worth it for files that are not in memory, and nearly free for those that are; nothing where the system takes
+        no such advice (Linux does).
+        """
+        for number, first, _, count in self._find_runs(rows):
+            self._crops(self.shards[number]).announce(first, count)
 
     def read_ranges(
         self, rows: Int[np.ndarray, " cell"]
     ) -> tuple[Float[np.ndarray, "cell channel"], Float[np.ndarray, "cell channel"]]:
         """Return the stored values that become 0 and 1, for each of these crops and each channel."""
-        shards = self._shards_of(rows)
+        shards = self._find_shards(rows)
         low, high = self._low[shards], self._high[shards]
-        starts = self._ends - [shard.num_cells for shard in self.shards]
-        for number in np.unique(shards):
-            own = self._ranges(self.shards[number])
-            if own is not None:
-                here = shards == number
-                low[here], high[here] = own[rows[here] - starts[number]].swapaxes(0, 1)
+        has_own = self._has_ranges[shards]
+        own = np.empty((int(has_own.sum()), 2, len(self.channels)), dtype=np.float32)
+        self._fill(own, rows[has_own], self._ranges)
+        low[has_own], high[has_own] = own.swapaxes(0, 1)
         return low, high
 
-    def _shards_of(self, rows: Int[np.ndarray, " cell"]) -> Int[np.ndarray, " cell"]:
+    def _fill(
+        self, items: np.ndarray, rows: Int[np.ndarray, " cell"], open_file: Callable[[Shard], "_ItemFile"]
+    ) -> None:
+        """Read the items of these rows, in the order in which they lie on disk and neighbours at once."""
+        target = items.reshape(-1).view(np.uint8).data
+        item_bytes = len(target) // max(len(rows), 1)
+        for number, first, place, count in self._find_runs(rows):
+            part = target[place * item_bytes : (place + count) * item_bytes]
+            open_file(self.shards[number]).read_into(part, first)
+
+    def _find_runs(self, rows: Int[np.ndarray, " cell"]) -> Iterator[tuple[int, int, int, int]]:
+        """Yield what can be read at once: shard, first item in it, its place among `rows`, and how many follow."""
+        if not len(rows):
+            return
+        shards = self._find_shards(rows)
+        order = np.argsort(rows, kind="stable")
+        follows = (np.diff(rows[order]) == 1) & (np.diff(order) == 1) & (np.diff(shards[order]) == 0)
+        begins = np.flatnonzero(np.concatenate([[True], ~follows]))
+        counts, places = np.diff(np.append(begins, len(rows))), order[begins]
+        numbers = shards[places]
+        firsts = rows[places] - self._starts[numbers]
+        yield from zip(numbers.tolist(), firsts.tolist(), places.tolist(), counts.tolist(), strict=True)
+
+    def _find_shards(self, rows: Int[np.ndarray, " cell"]) -> Int[np.ndarray, " cell"]:
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
-            raise IndexError(f"crop {int(rows.max())} of {len(self)}")
+            wrong = rows[(rows < 0) | (rows >= len(self))][0]
+            raise IndexError(f"crop {int(wrong)} of {len(self)}")
         return np.searchsorted(self._ends, rows, side="right")
+
+
+class _ItemFile:
+    """An open file whose items, all of one size, are read by number.
+
+    It is read, not mapped: what was read of a mapped file counts as the process's own memory for as long as it stays
+    open, and a disk that fails under a map ends the process without a word. Reading takes about as long.
+    """
+
+    def __init__(self, path: Path, start: int, item_bytes: int) -> None:
+        self._path, self._start, self._item_bytes = path, start, item_bytes
+        self._file = path.open("rb", buffering=0)
+        self._lock = threading.Lock()
+        weakref.finalize(self, self._file.close)
+
+    def read_into(self, target: memoryview, first: int) -> None:
+        """Fill a piece of memory with bytes from where an item begins."""
+        place, done = self._start + first * self._item_bytes, 0
+        while done < len(target):  # a system reads two gigabytes at a time
+            try:
+                count = self._read_at(place + done, target[done:])
+            except OSError as error:
+                raise DamagedError(f"{self._path}: cannot be read ({error}). Is its disk still there?") from error
+            if not count:
+                raise DamagedError(f"{self._path}: became shorter. Run the crop stage again.")
+            done += count
+
+    def _read_at(self, place: int, target: memoryview) -> int:
+        if hasattr(os, "preadv"):  # moves no position that threads, or processes after a fork, would share
+            return os.preadv(self._file.fileno(), [target], place)
+        with self._lock:
+            self._file.seek(place)
+            return self._file.readinto(target) or 0
+
+    def announce(self, first: int, count: int) -> None:
+        """Let the system fetch items that will be read."""
+        if hasattr(os, "posix_fadvise"):
+            place, length = self._start + first * self._item_bytes, count * self._item_bytes
+            os.posix_fadvise(self._file.fileno(), place, length, os.POSIX_FADV_WILLNEED)
 
 
 def scale_crops(

@@ -1,90 +1,21 @@
-"""Which cells are trained on, in which order, and their crops by the minibatch."""
+"""Crops by the minibatch: read from disk ahead of the step that needs them."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, pairwise
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Int, UInt
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from cytoclr.data.crops import CropStore
-from cytoclr.errors import SettingsError
-from cytoclr.learn.draws import derive_generator
 from cytoclr.learn.minibatch import Minibatch
-from cytoclr.tables import TREATMENT, WELL
+from cytoclr.learn.order import EpochOrder, split_wells
 
-__all__ = ["CropDataset", "EpochOrder", "build_loader", "order_cells", "read_minibatch", "split_wells"]
-
-
-def split_wells(
-    cells: pd.DataFrame, fraction: float, *, seed: int
-) -> tuple[Int[np.ndarray, " trained_cell"], Int[np.ndarray, " validated_cell"]]:
-    """Divide the cells into those to train on and those to validate on, whole wells at a time.
-
-    Parameters
-    ----------
-    cells
-        A row a cell, with ``Metadata_Plate``, ``Metadata_Well`` and the treatment's columns.
-    fraction
-        Share of the wells to validate on; at least one, unless nought. They are taken from as many treatments as
-        possible, from those with several wells first.
-    seed
-        Decides which.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Row numbers to train on and to validate on, ascending.
-
-    Raises
-    ------
-    SettingsError
-        There is only one well, and `fraction` is above nought.
-    """
-    wells = cells[[*WELL, *TREATMENT]].drop_duplicates(WELL).reset_index(drop=True)
-    if fraction == 0.0:
-        return np.arange(len(cells)), np.arange(0)
-    if len(wells) < 2:
-        raise SettingsError(
-            f"train.validation_fraction: {fraction:g} of {len(wells)} well cannot be kept from training. Set it to 0."
-        )
-    wells = wells.sort_values(WELL).sample(frac=1.0, random_state=derive_generator(seed, "split"))
-    treatments = wells.groupby(TREATMENT, sort=False)
-    order = pd.DataFrame(
-        {"alone": treatments["Metadata_Well"].transform("size") == 1, "turn": treatments.cumcount()}, index=wells.index
-    ).sort_values(["alone", "turn"], kind="stable")
-    num_validated = min(max(1, round(fraction * len(wells))), len(wells) - 1)
-    chosen = pd.MultiIndex.from_frame(wells.loc[order.index[:num_validated], WELL])
-    validated = pd.MultiIndex.from_frame(cells[WELL]).isin(chosen)
-    return np.flatnonzero(~validated), np.flatnonzero(validated)
-
-
-def order_cells(
-    treatments: Int[np.ndarray, " cell"],
-    sampler: Literal["random", "balanced", "batch-balanced"],
-    *,
-    seed: int,
-    epoch: int,
-) -> Int[np.ndarray, " cell"]:
-    """Draw an epoch's order of the cells 0, 1, … whose treatments are given as codes.
-
-    ``random`` takes every cell once. ``balanced`` takes as many cells, of every treatment equally often (to within
-    one): a treatment with few cells gives each of them several times, one with many a random part.
-    """
-    draw = derive_generator(seed, "order", epoch)
-    if sampler == "random":
-        return draw.permutation(len(treatments))
-    codes = np.unique(treatments)
-    shares = np.full(len(codes), len(treatments) // len(codes))
-    shares[draw.permutation(len(codes))[: len(treatments) % len(codes)]] += 1
-    chosen = []
-    for code, share in zip(codes, shares, strict=True):
-        members = np.flatnonzero(treatments == code)
-        rounds = [draw.permutation(members) for _ in range(-(-share // len(members)))]
-        chosen.append(np.concatenate([np.arange(0), *rounds])[:share])
-    return draw.permutation(np.concatenate(chosen))
+__all__ = ["CropDataset", "EpochOrder", "MinibatchLoader", "build_loader", "read_minibatch", "split_wells"]
 
 
 class CropDataset(Dataset[Minibatch]):
@@ -98,6 +29,11 @@ class CropDataset(Dataset[Minibatch]):
         """Read the crops of these rows."""
         return read_minibatch(self._crops, rows, memory=self._memory)
 
+    def announce(self, rows: Int[np.ndarray, " cell"]) -> None:
+        """Let the system fetch the crops of these rows from disk."""
+        if self._memory is None:
+            self._crops.announce(rows)
+
 
 def read_minibatch(
     crops: CropStore,
@@ -110,56 +46,64 @@ def read_minibatch(
     return Minibatch(*(torch.from_numpy(array) for array in (rows, raw, *crops.read_ranges(rows))))
 
 
-class EpochOrder(Sampler[Int[np.ndarray, " cell"]]):
-    """Row numbers by the minibatch, in an order that follows from the seed and the epoch set last.
-
-    With several processes each takes its share of every minibatch, so the minibatches are those of one process.
-    """
-
-    def __init__(
-        self,
-        rows: Int[np.ndarray, " cell"],
-        treatments: Int[np.ndarray, " cell"],
-        *,
-        minibatch_size: int,
-        sampler: Literal["random", "balanced", "batch-balanced"],
-        seed: int,
-        process: int = 0,
-        num_processes: int = 1,
-    ) -> None:
-        self._rows = rows
-        self._treatments = treatments
-        self._sampler = sampler
-        self._seed = seed
-        self._share = slice(process, None, num_processes)
-        #: A smaller set than one minibatch is one minibatch; what is left over of an epoch is not trained on.
-        self.minibatch_size = min(minibatch_size, len(rows) // num_processes * num_processes)
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next iteration is."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        """Count the minibatches of an epoch."""
-        return len(self._rows) // self.minibatch_size if self.minibatch_size else 0
-
-    def __iter__(self) -> Iterator[Int[np.ndarray, " cell"]]:
-        """Yield the row numbers of each minibatch."""
-        order = self._rows[order_cells(self._treatments, self._sampler, seed=self._seed, epoch=self.epoch)]
-        for start in range(0, len(self) * self.minibatch_size, self.minibatch_size):
-            yield order[start : start + self.minibatch_size][self._share]
-
-
 def build_loader(
-    dataset: CropDataset, order: EpochOrder | Sequence[np.ndarray], *, num_workers: int
-) -> DataLoader[Minibatch]:
-    """Build a loader whose items are minibatches."""
-    return DataLoader(
+    dataset: CropDataset, order: EpochOrder | Sequence[np.ndarray], *, num_workers: int, pin_memory: bool = False
+) -> "MinibatchLoader":
+    """Build a loader whose items are minibatches, in the order given.
+
+    Parameters
+    ----------
+    dataset, order
+        The crops, and the row numbers of each minibatch.
+    num_workers
+        Processes that read. Nought: a thread of this process reads the next minibatch while one is used, and lets the
+        system fetch the one after it; crops on disk or in memory need no more.
+    pin_memory
+        Put minibatches where a GPU fetches them without waiting; needs one.
+    """
+    return MinibatchLoader(
         dataset,
         batch_size=None,
         sampler=order,
         num_workers=num_workers,
         multiprocessing_context="spawn" if num_workers else None,
         persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+        # else torch's own generator is drawn from, and dropout would depend on who reads
+        generator=torch.Generator(),
     )
+
+
+class MinibatchLoader(DataLoader[Minibatch]):
+    """PyTorch's loader, which Lightning knows how to treat, except that one process reads ahead as well."""
+
+    def __iter__(self) -> Iterator[Minibatch]:  # type: ignore[override]
+        """Yield the minibatches. What fails in reading is raised here, when its turn comes."""
+        # a generator, so that nothing is read at once: Lightning asks for this before it tells the order the epoch
+        yield from super().__iter__() if self.num_workers else self._read_ahead()
+
+    def _read_ahead(self) -> Iterator[Minibatch]:
+        reader = ThreadPoolExecutor(1, "read-ahead", **self._follow_gpu())
+        reading: deque[Future[Minibatch]] = deque()
+        try:
+            for rows, later_rows in pairwise(chain(self.sampler, [None])):
+                reading.append(reader.submit(self._read, rows, later_rows))
+                if len(reading) > 1:
+                    yield reading.popleft().result()
+            if reading:
+                yield reading.popleft().result()
+        finally:
+            reader.shutdown(cancel_futures=True)
+
+    def _read(self, rows: np.ndarray, later_rows: np.ndarray | None) -> Minibatch:
+        assert isinstance(self.dataset, CropDataset)
+        if later_rows is not None:
+            self.dataset.announce(later_rows)
+        minibatch = self.dataset[rows]
+        return Minibatch(*(tensor.pin_memory() for tensor in minibatch)) if self.pin_memory else minibatch
+
+    def _follow_gpu(self) -> dict[str, Any]:
+        """Let the thread use the GPU of its process: pinning on another would hold memory there."""
+        if not self.pin_memory:
+            return {}
+        return {"initializer": torch.cuda.set_device, "initargs": (torch.cuda.current_device(),)}

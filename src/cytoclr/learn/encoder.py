@@ -1,7 +1,9 @@
 """Backbones: what turns a view into an embedding; and the projection head that the loss looks through."""
 
+import copy
 import difflib
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ import timm
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cytoclr.errors import MachineError, SettingsError, list_some
 
-__all__ = ["SeedCnn", "SmallCnn", "build_backbone", "build_imagenet", "build_projection"]
+__all__ = ["SeedCnn", "SmallCnn", "Standardised", "build_backbone", "build_imagenet", "build_lean", "build_projection"]
 
 
 class SmallCnn(nn.Module):
@@ -171,13 +175,20 @@ def _refuse_size(name: str, view_size_px: int, error: Exception) -> SettingsErro
 
 
 class Standardised(nn.Module):
-    """A network that was trained on standardised pictures, shown intensities 0..1."""
+    """A network that was trained on standardised pictures, shown intensities 0..1.
 
-    def __init__(self, network: nn.Module, mean: float, deviation: float) -> None:
+    `mean` and `deviation` have a number a channel, or one for all.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], deviation: Sequence[float]) -> None:
         super().__init__()
         self.network = network
         self.num_features = network.num_features
-        self.mean, self.deviation = mean, deviation
+        for name, values in (("mean", mean), ("deviation", deviation)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
 
     def forward(self, views: Float[Tensor, "cell channel height width"]) -> Float[Tensor, "cell feature"]:
         """Embed views."""
@@ -203,9 +214,51 @@ def build_imagenet(name: str, num_channels: int, *, weights: Path | None = None)
     network = build_backbone(name, num_channels, view_size_px=size_px, pretrained=weights or True)
     assert about is not None  # build_backbone has refused other names
     mean, deviation = sum(about.mean) / len(about.mean), sum(about.std) / len(about.std)
-    return Standardised(network, mean, deviation), size_px
+    return Standardised(network, [mean], [deviation]), size_px
 
 
 def build_projection(num_features: int, hidden: int, num_outputs: int) -> nn.Module:
     """Build the projection head: linear, ReLU, linear (Chen et al. 2020, section 2.1)."""
     return nn.Sequential(nn.Linear(num_features, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, num_outputs))
+
+
+def build_lean(network: nn.Module, views: Float[Tensor, "cell channel height width"]) -> nn.Module:
+    """Return a copy of a network for embedding in bfloat16: converted once, not with every minibatch.
+
+    Batch norms are folded into the convolutions before them where that leaves the embeddings of `views` as they are;
+    the others stay in float32, so that running statistics keep their digits. On a processor with bf16 units this is
+    faster than autocast, which casts every weight for every minibatch and keeps the norms' passes over memory
+    (benchmarks/training/embed.py).
+
+    Parameters
+    ----------
+    network
+        In evaluation mode; it stays as it is.
+    views
+        A few that it is used to, in float32, on its device.
+    """
+    folded = _fold_norms(network)
+    before, after = network(views), folded(views)
+    is_same = bool((after - before).norm() <= 1e-3 * before.norm())
+    lean = (folded if is_same else copy.deepcopy(network)).to(torch.bfloat16)
+    for layer in lean.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.float()
+    return lean.to(memory_format=torch.channels_last)
+
+
+def _fold_norms(network: nn.Module) -> nn.Module:
+    """Copy a network, each batch norm folded into the convolution that is declared just before it.
+
+    Declared is not called: whether the network still computes the same is for the caller to see.
+    """
+    folded = copy.deepcopy(network)
+    for parent in list(folded.modules()):
+        for (name, layer), (norm_name, norm) in itertools.pairwise(list(parent.named_children())):
+            # not of kinds derived from these, which may do more
+            if type(layer) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d or norm.running_mean is None:
+                continue
+            if norm.num_features == layer.out_channels:
+                setattr(parent, name, fuse_conv_bn_eval(layer, norm))
+                setattr(parent, norm_name, nn.Identity())
+    return folded

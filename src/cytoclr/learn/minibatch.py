@@ -8,8 +8,8 @@ from torch import Tensor
 
 __all__ = ["Minibatch", "Transform", "prepare_crops"]
 
-#: Of intensities 0..1, before anything else.
-Transform = Literal["sqrt", "linear"]
+#: Of intensities 0..1, before anything else. ``legacy`` is for models of the 2020 project, and never trained with.
+Transform = Literal["sqrt", "linear", "legacy"]
 
 
 class Minibatch(NamedTuple):
@@ -28,8 +28,11 @@ def prepare_crops(minibatch: Minibatch, transform: Transform) -> Float[Tensor, "
     """Scale raw crops to 0..1 and transform them as the encoder expects, where they are.
 
     The square root makes the camera's photon noise alike in dark and bright parts (Anscombe 1948,
-    doi:10.1093/biomet/35.3-4.246) and lifts dim structures.
+    doi:10.1093/biomet/35.3-4.246) and lifts dim structures. ``legacy`` is what the 2020 project's overflow made of a
+    byte, nought for nought and 256 - x for x: dark becomes bright, but for the darkest.
     """
     low, high = minibatch.low[..., None, None], minibatch.high[..., None, None]
     scaled = minibatch.crops.to(torch.float32).sub_(low).div_(high - low).clamp_(0.0, 1.0)
+    if transform == "legacy":
+        return scaled.mul_(255.0).round_().neg_().remainder_(256.0).div_(255.0)
     return scaled.sqrt_() if transform == "sqrt" else scaled

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import safetensors.torch
 import torch
@@ -16,19 +16,24 @@ from cytoclr.config import EmbedSettings, TrainSettings
 from cytoclr.data.crops import CropStore
 from cytoclr.errors import DamagedError, DataError, SettingsError
 from cytoclr.learn.draws import derive_seed
-from cytoclr.learn.encoder import build_backbone, build_imagenet, build_projection
+from cytoclr.learn.encoder import Standardised, build_backbone, build_imagenet, build_projection
+from cytoclr.learn.minibatch import Transform
 from cytoclr.storage import open_atomic, read_json, write_json, write_text
 
 __all__ = [
     "Encoder",
     "ModelDescription",
+    "build_encoder",
     "build_imagenet_encoder",
     "build_untrained_encoder",
     "build_untrained_networks",
+    "build_untrained_peer",
     "check_fine_tuning",
     "describe_model",
+    "list_versions",
     "load_encoder",
     "read_checkpoint",
+    "read_model",
     "save_model",
 ]
 
@@ -41,7 +46,11 @@ CHECKPOINT_ENTRY = "cytoclr"
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """What a model expects of a crop, and what it has seen: the content of ``model.json``."""
+    """What a model expects of a crop, and what it has seen: the content of ``model.json``.
+
+    `standardise` has ``mean`` and ``deviation``, a number a channel, for weights that were trained on standardised
+    intensities. Of a model that was imported, `imported_from` names the file; what the file does not tell is None.
+    """
 
     backbone: str
     channels: tuple[str, ...]
@@ -51,25 +60,31 @@ class ModelDescription:
     view_size_px: int
     pixel_size_um: float | None
     intensity: dict[str, Any]
-    transform: Literal["sqrt", "linear"]
+    transform: Transform
     num_features: int
     labels_seen: str
-    num_cells: int
+    num_cells: int | None
     wells_trained: tuple[str, ...]
     wells_validated: tuple[str, ...]
-    epochs: int
+    epochs: int | None
     settings: dict[str, Any]
-    seed: int
+    seed: int | None
     versions: dict[str, str]
+    standardise: dict[str, list[float]] | None = None
+    imported_from: str | None = None
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A backbone, and how a crop is made ready for it. Call `cytoclr.learn.embed.embed` with it."""
+    """A backbone, and how a crop is made ready for it. Call `cytoclr.learn.embed.embed` with it.
+
+    `about` is what is known of a trained one.
+    """
 
     network: nn.Module
     view_size_px: int
-    transform: Literal["sqrt", "linear"]
+    transform: Transform
+    about: ModelDescription | None = None
 
 
 def build_untrained_networks(settings: TrainSettings, num_channels: int, *, seed: int) -> tuple[nn.Module, nn.Module]:
@@ -104,7 +119,15 @@ def build_untrained_encoder(settings: TrainSettings, num_channels: int, seed: in
     return Encoder(backbone.eval(), settings.view_size_px, settings.transform)
 
 
-def build_imagenet_encoder(settings: EmbedSettings, num_channels: int, transform: Literal["sqrt", "linear"]) -> Encoder:
+def build_untrained_peer(about: ModelDescription, *, seed: int) -> Encoder:
+    """Build what a model of elsewhere must beat: its backbone, shown the same, with weights drawn by the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights"))
+        backbone = build_backbone(about.backbone, len(about.channels), view_size_px=about.view_size_px)
+    return _show(backbone, replace(about, labels_seen="none"))
+
+
+def build_imagenet_encoder(settings: EmbedSettings, num_channels: int, transform: Transform) -> Encoder:
     """Build the encoder that ImageNet's pictures have made, as `settings.imagenet` names it.
 
     Raises
@@ -132,21 +155,37 @@ def check_fine_tuning(settings: TrainSettings, crops: CropStore) -> None:
     source, renamed = settings.fine_tune_from, settings.fine_tune_channels
     if source is None:
         return
-    description, _ = _read_model(source)
-    unknown = [name for name in renamed if name not in description.channels]
+    description, _ = read_model(source)
+    description = _rename_channels(description, renamed, source, setting="train.fine_tune_channels")
+    _check_crops(description, crops, source, setting="train.fine_tune_channels")
+    shown = (description.transform, description.standardise)
+    if shown != (settings.transform, None):
+        log.warning(
+            "%s: was shown intensities %s, standardised by %s; training goes on with %s, not standardised",
+            source,
+            *shown,
+            settings.transform,
+        )
+
+
+def _rename_channels(
+    model: ModelDescription, renamed: Mapping[str, str], source: Path, *, setting: str
+) -> ModelDescription:
+    """Call the model's channels as they are called in the crops."""
+    unknown = [name for name in renamed if name not in model.channels]
     if unknown:
         raise SettingsError(
-            f"train.fine_tune_channels names {', '.join(unknown)}; the model {source} has "
-            f"{', '.join(description.channels)}. Expected {{the model's name: the crops' name}}.",
+            f"{setting} names {', '.join(unknown)}; the model {source} has {', '.join(model.channels)}. Expected "
+            "{the model's name: the crops' name}.",
             code="CHAN002",
         )
-    channels = tuple(renamed.get(name, name) for name in description.channels)
-    stains = {renamed.get(name, name): stain for name, stain in description.stains.items()}
-    _check_crops(replace(description, channels=channels, stains=stains), crops, source)
+    channels = tuple(renamed.get(name, name) for name in model.channels)
+    stains = {renamed.get(name, name): stain for name, stain in model.stains.items()}
+    return replace(model, channels=channels, stains=stains)
 
 
 def _load_weights(backbone: nn.Module, source: Path) -> None:
-    _, weights = _read_model(source)
+    _, weights = read_model(source)
     try:
         backbone.load_state_dict(weights)
     except RuntimeError as error:
@@ -165,8 +204,9 @@ def describe_model(
     wells_trained: Sequence[str],
     wells_validated: Sequence[str],
     seed: int,
+    labels_seen: str = "none",
 ) -> ModelDescription:
-    """Put together what ``model.json`` says."""
+    """Put together what ``model.json`` says; `labels_seen` are those of the loss, to which the sampler's are added."""
     return ModelDescription(
         backbone=settings.backbone,
         channels=crops.channels,
@@ -178,15 +218,34 @@ def describe_model(
         intensity=crops.intensity,
         transform=settings.transform,
         num_features=num_features,
-        labels_seen="treatments, to balance minibatches" if settings.sampler == "balanced" else "none",
+        labels_seen=_add_labels(labels_seen, _SAMPLERS_SEE.get(settings.sampler)),
         num_cells=num_cells,
         wells_trained=tuple(wells_trained),
         wells_validated=tuple(wells_validated),
         epochs=settings.epochs,
         settings=settings.model_dump(mode="json"),
         seed=seed,
-        versions={name: importlib.metadata.version(name) for name in ("cytoclr", "torch", "timm", "numpy")},
+        versions=list_versions(),
     )
+
+
+_SAMPLERS_SEE = {
+    "balanced": "treatments, to balance minibatches",
+    "batch-balanced": "plates, to balance minibatches by batch",
+}
+
+
+def _add_labels(first: str, second: str | None) -> str:
+    """Join what was seen in two ways, what tells most before the rest: scores are marked by the first word."""
+    order = ["none", "plates", "treatments"]
+    seen = [words for words in (first, second) if words is not None and words != "none"]
+    seen.sort(key=lambda words: -order.index(words.split(",")[0]) if words.split(",")[0] in order else -len(order))
+    return "; ".join(seen) or "none"
+
+
+def list_versions() -> dict[str, str]:
+    """List the versions of what decides embeddings."""
+    return {name: importlib.metadata.version(name) for name in ("cytoclr", "torch", "timm", "numpy")}
 
 
 def save_model(folder: Path, backbone: nn.Module, description: ModelDescription) -> None:
@@ -198,7 +257,7 @@ def save_model(folder: Path, backbone: nn.Module, description: ModelDescription)
     write_json(folder / "model.json", {"format": FORMAT, **asdict(description)})
 
 
-def load_encoder(source: Path, crops: CropStore) -> Encoder:
+def load_encoder(source: Path, crops: CropStore, *, channels: Mapping[str, str] | None = None) -> Encoder:
     """Load a trained encoder for these crops, from a model folder or one of its checkpoints.
 
     Parameters
@@ -207,11 +266,13 @@ def load_encoder(source: Path, crops: CropStore) -> Encoder:
         A folder with ``model.json`` and ``encoder.safetensors``, or a ``.ckpt`` file.
     crops
         What is to be embedded; its channels must be the model's, in the same order.
+    channels
+        What channels of the model are called in the crops, where names differ.
 
     Raises
     ------
     SettingsError
-        There is no model there.
+        There is no model there, or `channels` names one that it does not have.
     DataError
         The channels differ in name or order.
     DamagedError
@@ -221,27 +282,41 @@ def load_encoder(source: Path, crops: CropStore) -> Encoder:
     -----
     Only tensors and plain values are read: no code in a file is ever run.
     """
-    description, weights = _read_model(source)
-    _check_crops(description, crops, source)
-    backbone = build_backbone(
-        description.backbone, len(description.channels), view_size_px=description.view_size_px, pretrained=False
-    )
+    description, weights = read_model(source)
+    description = _rename_channels(description, channels or {}, source, setting="embed.model_channels")
+    _check_crops(description, crops, source, setting="embed.model_channels")
+    return build_encoder(description, weights, source)
+
+
+def build_encoder(about: ModelDescription, weights: Mapping[str, torch.Tensor], source: Path) -> Encoder:
+    """Build the encoder that `read_model` has read.
+
+    Raises
+    ------
+    DamagedError
+        The weights are not those of the described backbone.
+    """
+    backbone = build_backbone(about.backbone, len(about.channels), view_size_px=about.view_size_px, pretrained=False)
     try:
         backbone.load_state_dict(weights)
     except RuntimeError as error:
-        raise DamagedError(
-            f"{source}: the weights are not of a {description.backbone} ({error}). Train again."
-        ) from None
-    return Encoder(backbone.eval(), description.view_size_px, description.transform)
+        raise DamagedError(f"{source}: the weights are not of a {about.backbone} ({error}). Train again.") from None
+    return _show(backbone, about)
 
 
-def _check_crops(model: ModelDescription, crops: CropStore, source: Path) -> None:
+def _show(backbone: nn.Module, about: ModelDescription) -> Encoder:
+    """Put before a backbone what it is used to be shown."""
+    network = backbone if about.standardise is None else Standardised(backbone, **about.standardise)
+    return Encoder(network.eval(), about.view_size_px, about.transform, about)
+
+
+def _check_crops(model: ModelDescription, crops: CropStore, source: Path, *, setting: str) -> None:
     """Refuse crops of other channels; say so where they were stained or imaged in another way."""
     if model.channels != crops.channels:
         raise DataError(
             f"{source}: the model was trained on the channels {', '.join(model.channels)}; the crops have "
             f"{', '.join(crops.channels)}. Expected the same names in the same order: crop the channels so "
-            "(screen.channels), or where only names differ say so (train.fine_tune_channels).",
+            f"(screen.channels), or where only names differ say so ({setting}).",
             code="CHAN001",
         )
     differing = {
@@ -254,7 +329,7 @@ def _check_crops(model: ModelDescription, crops: CropStore, source: Path) -> Non
     depths = (model.bit_depth, crops.bit_depth)
     if None not in depths and depths[0] != depths[1] and crops.intensity["rule"] == "full-range":
         log.warning("%s: trained on images of %d bit, the crops have %d bit", source, *depths)
-    if model.intensity != crops.intensity:
+    if model.intensity and model.intensity != crops.intensity:
         log.warning("%s: trained on intensities %s, the crops have %s", source, model.intensity, crops.intensity)
     if model.crop_size_px != crops.size_px:
         log.warning("%s: trained on crops of %d px, these have %d", source, model.crop_size_px, crops.size_px)
@@ -265,7 +340,14 @@ def _check_crops(model: ModelDescription, crops: CropStore, source: Path) -> Non
         )
 
 
-def _read_model(source: Path) -> tuple[ModelDescription, dict[str, torch.Tensor]]:
+def read_model(source: Path) -> tuple[ModelDescription, dict[str, torch.Tensor]]:
+    """Read what a model folder or a checkpoint says, and its encoder's weights.
+
+    Raises
+    ------
+    SettingsError, DamagedError
+        There is no model there; the files are unreadable.
+    """
     if source.is_file():
         checkpoint = read_checkpoint(source)
         weights = {
@@ -302,9 +384,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _parse_description(values: dict[str, Any], source: Path) -> ModelDescription:
     try:
-        values = {"stains": {}, "bit_depth": None, **values}  # models of 0.1 do not tell
-        known = {field.name: values[field.name] for field in fields(ModelDescription)}
+        known = {field.name: values[field.name] for field in fields(ModelDescription) if field.name in values}
+        known = {"stains": {}, "bit_depth": None, **known}  # models of 0.1 do not tell
         lists = {name: tuple(known[name]) for name in ("channels", "wells_trained", "wells_validated")}
+        if known["transform"] not in get_args(Transform):
+            raise TypeError(f"transform {known['transform']!r} is not one of {', '.join(get_args(Transform))}")
         return ModelDescription(**{**known, **lists})
     except (KeyError, TypeError) as error:
         raise DamagedError(f"{source}: no description of a model ({error}). Train again.") from error
@@ -314,26 +398,78 @@ def _name_channel(name: str, stains: Mapping[str, str]) -> str:
     return f"{name} ({stains[name]})" if name in stains else name
 
 
+#: What trained a model, by its setting `loss`.
+_LOSSES = {
+    "nt-xent": "NT-Xent (SimCLR, Chen et al. 2020, arXiv:2002.05709)",
+    "supcon": "SupCon (Khosla et al. 2020, arXiv:2004.11362)",
+    "spc": "SPC (Nightingale et al. 2026)",
+    "vicreg": "VICReg (Bardes, Ponce, LeCun 2022, arXiv:2105.04906)",
+}
+_OF_LOSS = ("similarity", "temperature", "positives", "negatives")
+
+
 def _write_card(about: ModelDescription) -> str:
     pixel = "unknown" if about.pixel_size_um is None else f"{about.pixel_size_um:g} µm"
+    came = "trained without mechanisms, with cytoclr"
+    if about.imported_from is not None:
+        came = f"imported from {about.imported_from}: what it was trained on, that file does not tell"
+    shown = f"0 and 1 by {about.intensity or 'a rule that is not told'}, then {about.transform}"
+    if about.standardise is not None:
+        shown += f", less {about.standardise['mean']}, over {about.standardise['deviation']}"
     return f"""# Model card
 
-An encoder of single cells, trained without mechanisms by SimCLR (Chen et al. 2020, arXiv:2002.05709) with cytoclr.
+An encoder of single cells, {came}.
 
 | | |
 |---|---|
 | Backbone | {about.backbone}, {about.num_features} features |
 | Channels, in this order | {", ".join(_name_channel(name, about.stains) for name in about.channels)} |
 | Crop | {about.crop_size_px} px of {pixel}; seen at {about.view_size_px} px |
-| Intensities | {about.intensity}, then {about.transform} |
+| Intensities | {shown} |
 | Labels seen | {about.labels_seen} |
-| Trained on | {about.num_cells:,} cells of {len(about.wells_trained):,} wells |
-| Kept for validation | {len(about.wells_validated):,} wells |
-| Epochs | {about.epochs} (the last is kept, whatever the validation said) |
-| Seed | {about.seed} |
-| Versions | {", ".join(f"{name} {version}" for name, version in about.versions.items())} |
+{_describe_training(about)}| Versions | {", ".join(f"{name} {version}" for name, version in about.versions.items())} |
 
-It embeds cells of the screen it was trained on, and of screens stained, imaged and cropped alike. It has learnt
-nothing of other stains, and what it tells apart is not all biology: check the profiles against batches and plate
-positions. For research only; not for diagnosis.
+It embeds cells of the screen it was trained on, and of screens stained, imaged and cropped alike: the same channels in
+the same order, the same pixel size, intensities by the same rule. `cytoclr embed --model` refuses other channels and
+warns of the rest.
+
+It is not for other stains, of which it has learnt nothing; nor to tell what a treatment does without controls on the
+same plates: what it tells apart is not all biology, so check the profiles against batches and plate positions. For
+research only; not for diagnosis.
 """
+
+
+def _describe_training(about: ModelDescription) -> str:
+    """Rows of the card on how the weights came about."""
+    if about.imported_from is not None:
+        return ""
+    settings = about.settings
+    augment = settings.get("augment", {})
+    rows = {
+        "Trained on": f"{about.num_cells:,} cells of {len(about.wells_trained):,} wells",
+        "Kept for validation": f"{len(about.wells_validated):,} wells",
+        "Loss": f"{_LOSSES[settings.get('loss', 'nt-xent')]}; {_tell(settings, *_OF_LOSS)}",
+        "Augmentation": _tell(augment, "preset", "strength"),
+        "Minibatch": f"{_tell(settings, 'minibatch_size', 'sampler')}; {_describe_statistics(settings)}",
+        "Optimiser": _tell(settings, "optimizer", "learning_rate", "weight_decay", "precision"),
+        "Began from": str(settings.get("fine_tune_from") or ("ImageNet" if settings.get("pretrained") else "nothing")),
+        "Epochs": f"{about.epochs} (the last is kept, whatever the validation said)",
+        "Seed": str(about.seed),
+    }
+    return "".join(f"| {name} | {told} |\n" for name, told in rows.items())
+
+
+def _tell(settings: Mapping[str, Any], *names: str) -> str:
+    """Name some settings with their values; earlier versions had fewer."""
+    return ", ".join(f"{name} {settings[name]}" for name in names if name in settings) or "not told"
+
+
+def _describe_statistics(settings: Mapping[str, Any]) -> str:
+    """Say of how many cells batch norms took their statistics."""
+    size, chunk_size = settings.get("minibatch_size", 0), settings.get("chunk_size")
+    num_processes = settings.get("devices", 1) * settings.get("nodes", 1)
+    if chunk_size is not None and chunk_size < size:
+        size = chunk_size
+    if num_processes > 1 and not settings.get("sync_norm", True):
+        size //= num_processes
+    return f"statistics of batch norms, if there are such, of {size} cells, two views each"

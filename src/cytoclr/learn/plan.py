@@ -12,9 +12,9 @@ from jaxtyping import Int
 from cytoclr.config import TrainSettings
 from cytoclr.data.crops import CropStore
 from cytoclr.errors import DataError, MachineError, SettingsError
-from cytoclr.learn.dataset import EpochOrder, split_wells
 from cytoclr.learn.draws import derive_generator
 from cytoclr.learn.labels import CellLabels, encode_labels
+from cytoclr.learn.order import EpochOrder, split_wells
 from cytoclr.storage import hash_json
 from cytoclr.tables import WELL, treatment_names
 
@@ -29,6 +29,7 @@ FREE_SETTINGS = (
     "probe",
     "devices",
     "nodes",
+    "compile",
     "loggers",
 )
 
@@ -49,6 +50,17 @@ class Plan:
     wells_validated: tuple[str, ...]
     identity: dict[str, Any]
 
+    @property
+    def num_processes(self) -> int:
+        """Processes that share each minibatch, on all machines."""
+        return self.settings.devices * self.settings.nodes
+
+    @property
+    def chunk_size(self) -> int | None:
+        """Cells of a chunk in one process; None where a minibatch is not divided."""
+        whole = self.settings.chunk_size
+        return None if whole is None or whole >= self.settings.minibatch_size else whole // self.num_processes
+
     def build_order(self, process: int = 0, num_processes: int = 1) -> EpochOrder:
         """Build the order of the training cells, for one of several processes."""
         return EpochOrder(
@@ -57,6 +69,7 @@ class Plan:
             minibatch_size=self.settings.minibatch_size,
             sampler=self.settings.sampler,
             seed=self.seed,
+            batches=self.labels.batches[self.rows_trained],
             process=process,
             num_processes=num_processes,
         )
@@ -78,20 +91,16 @@ def make_plan(
     DataError
         Crops and cells differ in number, or too few are left to train on.
     SettingsError, MachineError
-        The minibatch cannot be shared by the devices, or there are fewer of them.
+        The minibatch or its chunks cannot be shared by the devices, there are fewer of them, or they do not compute in
+        this precision.
     """
     if len(crops) != len(cells):
         raise DataError(f"{crops.folder}: {len(crops):,} crops for {len(cells):,} cells. Run the crop stage again.")
-    if settings.minibatch_size % settings.devices:
-        raise SettingsError(
-            f"train.minibatch_size: {settings.minibatch_size} cannot be shared by {settings.devices} devices. "
-            "Choose a multiple."
-        )
-    if place.type == "cuda" and settings.devices > torch.cuda.device_count():
-        raise MachineError(f"train.devices: {settings.devices} GPUs asked for, {torch.cuda.device_count()} found.")
+    _check_devices(settings, place)
     trained, validated = split_wells(cells, settings.validation_fraction, seed=seed)
-    if len(trained) < 2 * settings.devices:
-        raise DataError(f"cells: {len(trained)} are left to train on, expected at least {2 * settings.devices}.")
+    num_processes = settings.devices * settings.nodes
+    if len(trained) < 2 * num_processes:
+        raise DataError(f"cells: {len(trained)} are left to train on, expected at least {2 * num_processes}.")
     wells = cells[WELL].agg("/".join, axis=1)
     names = treatment_names(cells)
     dumped = settings.model_dump(mode="json", exclude=set(FREE_SETTINGS))
@@ -114,3 +123,15 @@ def make_plan(
         tuple(sorted(wells.iloc[validated].unique())),
         identity,
     )
+
+
+def _check_devices(settings: TrainSettings, place: torch.device) -> None:
+    num_devices = settings.devices * settings.nodes
+    for name in ("minibatch_size", "chunk_size"):
+        size = getattr(settings, name)
+        if size is not None and size % num_devices:
+            raise SettingsError(f"train.{name}: {size} cannot be shared by {num_devices} devices. Choose a multiple.")
+    if settings.precision == "16-mixed" and place.type != "cuda":
+        raise SettingsError("train.precision: 16-mixed needs a GPU. Set it to bf16-mixed, or to 32.")
+    if place.type == "cuda" and settings.devices > torch.cuda.device_count():
+        raise MachineError(f"train.devices: {settings.devices} GPUs asked for, {torch.cuda.device_count()} found.")

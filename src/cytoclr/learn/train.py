@@ -15,8 +15,12 @@ from typing import Any, Literal
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
-from torch import nn
+from pytorch_lightning.plugins.environments import (  # type: ignore[attr-defined]
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 
 from cytoclr.config import TrainSettings
 from cytoclr.data.crops import CropStore
@@ -34,11 +38,15 @@ from cytoclr.learn.model import (
     save_model,
 )
 from cytoclr.learn.module import SimClrModule
+from cytoclr.learn.norm import find_batch_norms, share_statistics
 from cytoclr.learn.plan import Plan, make_plan
+from cytoclr.learn.processes import Task, check_tasks, find_task
 from cytoclr.progress import Progress, Silent
 from cytoclr.tables import LOCATED_CELLS, check_table
 
 __all__ = ["Probe", "TrainReport", "train"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,10 @@ def train(
     lowest validation loss. On a CPU with a given number of threads the result is the same bit for bit, interrupted
     or not.
 
+    Several processes train as one does with the same minibatches, to rounding. With `settings.devices` above one they
+    are started here, on this machine. Where torchrun or srun has started them, all call this with the same arguments;
+    the first writes, all others only read.
+
     References
     ----------
     arXiv:2002.05709
@@ -122,35 +134,43 @@ def train(
     settings, progress = settings or TrainSettings(), progress or Silent()
     started_s = time.monotonic()
     cells = check_table(cells.reset_index(drop=True), LOCATED_CELLS, "cells")
-    place = choose_device(device)
+    place, task = choose_device(device), find_task()
+    check_tasks(settings, task)
     check_fine_tuning(settings, crops)
     plan = make_plan(crops, cells, settings, folder=folder, seed=seed, place=place)
+    leads = task is None or task.number == 0
     with torch.random.fork_rng(devices=[]), _quiet_lightning():
         backbone, projection = build_untrained_networks(settings, len(crops.channels), seed=seed)
-        description = _describe(plan, backbone)
+        module = SimClrModule(backbone, projection, plan)
+        description = _describe(plan, module)
         last = plan.folder / "checkpoints" / "last.ckpt"
         first_epoch, first_step = _check_checkpoint(last, plan.identity) if last.is_file() else (0, 0)
-        module = SimClrModule(backbone, projection, plan)
-        if settings.devices > 1 and probe is not None:
+        spawns = task is None and plan.num_processes > 1
+        if spawns and probe is not None:
             _check_picklable(probe)
-        keeper = Keeper(plan, description, first_step, progress if settings.devices == 1 else Silent(), probe)
+        _prepare_norms(module, plan, warn=leads)
+        keeper = Keeper(
+            plan, description, first_step, progress if leads and not spawns else Silent(), probe, cells=cells
+        )
         if first_epoch < settings.epochs:
-            _fit(module, keeper, plan, last if first_epoch else None)
+            _fit(module, keeper, plan, last if first_epoch else None, task)
         weights = read_checkpoint(last)["state_dict"]
         module.load_state_dict(weights)
-    save_model(folder, backbone, description)
+    if leads:
+        save_model(folder, backbone, description)
     return _report(plan, first_epoch, time.monotonic() - started_s)
 
 
-def _describe(plan: Plan, backbone: nn.Module) -> ModelDescription:
+def _describe(plan: Plan, module: SimClrModule) -> ModelDescription:
     return describe_model(
         plan.settings,
         plan.crops,
-        num_features=int(backbone.num_features),  # type: ignore[arg-type]
+        num_features=int(module.backbone.num_features),  # type: ignore[arg-type]
         num_cells=len(plan.rows_trained),
         wells_trained=plan.wells_trained,
         wells_validated=plan.wells_validated,
         seed=plan.seed,
+        labels_seen=str(module.loss.labels_seen),
     )
 
 
@@ -167,6 +187,21 @@ def _check_checkpoint(path: Path, identity: Mapping[str, Any]) -> tuple[int, int
     return int(checkpoint[CHECKPOINT_ENTRY]["epochs_done"]), int(checkpoint["global_step"])
 
 
+def _prepare_norms(module: SimClrModule, plan: Plan, *, warn: bool) -> None:
+    """See to it that batch norms take a minibatch's statistics over all processes; say where it is of chunks only."""
+    settings, norms = plan.settings, find_batch_norms(module)
+    if norms and plan.num_processes > 1 and settings.sync_norm:
+        share_statistics(module, plan.place)
+    if norms and plan.chunk_size is not None and warn:
+        log.warning(
+            "train.chunk_size: %s has batch norms, which take the statistics of each %d cells, not of the minibatch's "
+            "%d. A backbone without them (convnext_atto, vit_tiny_patch16_224 …) trains alike in any chunks.",
+            settings.backbone,
+            settings.chunk_size,
+            settings.minibatch_size,
+        )
+
+
 def _check_picklable(probe: Probe) -> None:
     """Refuse a probe that several processes could not be given."""
     try:
@@ -177,15 +212,14 @@ def _check_picklable(probe: Probe) -> None:
         ) from error
 
 
-def _fit(module: SimClrModule, keeper: Keeper, plan: Plan, checkpoint: Path | None) -> None:
-    """Let Lightning train; Ctrl-C reaches the caller as KeyboardInterrupt."""
+def _build_trainer(keeper: Keeper, plan: Plan, task: Task | None) -> pl.Trainer:
     settings = plan.settings
-    on_gpu = plan.place.type == "cuda"
-    trainer = pl.Trainer(
-        accelerator="cuda" if on_gpu else "cpu",
+    alone = "ddp_spawn" if plan.num_processes > 1 else "auto"
+    return pl.Trainer(
+        accelerator="cuda" if plan.place.type == "cuda" else "cpu",
         devices=settings.devices,
-        strategy="ddp_spawn" if settings.devices > 1 else "auto",
-        sync_batchnorm=on_gpu and settings.devices > 1,
+        num_nodes=settings.nodes,
+        strategy=alone if task is None else "ddp",
         precision=settings.precision,
         max_epochs=settings.epochs,
         check_val_every_n_epoch=settings.validate_every_n_epochs,
@@ -196,13 +230,25 @@ def _fit(module: SimClrModule, keeper: Keeper, plan: Plan, checkpoint: Path | No
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        # one machine, processes of our own: also as a job of SLURM, whose tasks Lightning would wait for
-        plugins=[LightningEnvironment()],
+        # without srun, processes of our own also in a job of SLURM, whose tasks Lightning would wait for
+        plugins=[_describe_environment(task)],
     )
+
+
+def _describe_environment(task: Task | None) -> ClusterEnvironment:
+    if task is None:
+        return LightningEnvironment()
+    return TorchElasticEnvironment() if task.launcher == "torchrun" else SLURMEnvironment(auto_requeue=False)
+
+
+def _fit(module: SimClrModule, keeper: Keeper, plan: Plan, checkpoint: Path | None, task: Task | None) -> None:
+    """Let Lightning train; Ctrl-C reaches the caller as KeyboardInterrupt."""
+    trainer = _build_trainer(keeper, plan, task)
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+        trainer.strategy.barrier()  # the first task has written all
     except SystemExit as stop:
         # Lightning turns KeyboardInterrupt into SystemExit, and ignores Ctrl-C from then on
         if isinstance(stop.__context__, KeyboardInterrupt):

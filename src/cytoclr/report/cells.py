@@ -12,8 +12,19 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from cytoclr.data.crops import CropStore, scale_crops
+from cytoclr.errors import DataError
 
-__all__ = ["DISPLAY_GAMMA", "TILE_PX", "Strip", "Tiles", "choose_hues", "draw_cells", "make_strips", "pack_tiles"]
+__all__ = [
+    "DISPLAY_GAMMA",
+    "TILE_PX",
+    "Strip",
+    "Tiles",
+    "choose_hues",
+    "cut_views",
+    "draw_cells",
+    "make_strips",
+    "pack_tiles",
+]
 
 #: Height and width of a cell on the page; larger crops are made smaller.
 TILE_PX = 64
@@ -97,10 +108,38 @@ def make_strips(crops: CropStore, rows: Int[np.ndarray, " cell"], hues: Sequence
     parts = [(name, _tint(scaled[:, i : i + 1], white)) for i, name in enumerate(crops.channels)]
     if len(crops.channels) > 1:
         parts.append(("together", _tint(scaled, hues)))
+    return [_make_strip(name, _resize(pixels, tile_px)) for name, pixels in parts]
+
+
+def cut_views(picture: bytes, channels: Sequence[str], hues: Sequence[Hue]) -> list[tuple[str, list[Strip]]]:
+    """Cut the training's picture of views into strips: for each channel, and for all coloured, the crops and two views.
+
+    Raises
+    ------
+    DataError
+        It is not a picture of so many channels.
+    """
+    grey = np.asarray(Image.open(io.BytesIO(picture)).convert("L"))
+    px, rest = divmod(grey.shape[0], 3 * len(channels))
+    if rest or px == 0 or grey.shape[1] % px:
+        raise DataError(
+            f"views.webp is {grey.shape[1]} x {grey.shape[0]} px, expected square tiles in three rows for each of "
+            f"{len(channels)} channels. Delete it, and run the report again."
+        )
+    # [channel, row, height, cell, width] -> [row, cell, channel, height, width]
+    tiles = grey.reshape(len(channels), 3, px, -1, px).transpose(1, 3, 0, 2, 4) / np.float32(255)
+    names = ("crops", "a view", "another view")
+    parts = [(name, tiles[:, :, i : i + 1], [(1.0, 1.0, 1.0)]) for i, name in enumerate(channels)]
+    if len(channels) > 1:
+        parts.append(("together", tiles, list(hues)))
     return [
-        Strip(name, _encode(np.concatenate(list(_resize(pixels, tile_px)), axis=1)), len(rows))
-        for name, pixels in parts
+        (part, [_make_strip(name, _tint(row, colours)) for name, row in zip(names, rows, strict=True)])
+        for part, rows, colours in parts
     ]
+
+
+def _make_strip(name: str, pixels: UInt8[np.ndarray, "cell height width 3"]) -> Strip:
+    return Strip(name, _encode(np.concatenate(list(pixels), axis=1)), len(pixels))
 
 
 def _read_scaled(crops: CropStore, rows: np.ndarray) -> Float[np.ndarray, "cell channel height width"]:

@@ -1,18 +1,18 @@
 """What the page shows: the facts its template states, and the data its script draws."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cytoclr.config import ReportSettings
+from cytoclr.config import AugmentSettings, ReportSettings
 from cytoclr.data.crops import CropStore
 from cytoclr.errors import DataError
 from cytoclr.mechanisms import join_mechanisms
 from cytoclr.progress import Progress
-from cytoclr.report.cells import choose_hues, draw_cells, make_strips, pack_tiles
+from cytoclr.report.cells import choose_hues, cut_views, draw_cells, make_strips, pack_tiles
 from cytoclr.report.maps import MIN_POINTS, Layout, lay_out_profiles
 from cytoclr.report.measures import (
     CLASSIFIERS,
@@ -23,6 +23,7 @@ from cytoclr.report.measures import (
     list_nuisance,
     list_probes,
 )
+from cytoclr.report.training import describe_augment, list_curves, say_collapse, thin_steps
 from cytoclr.report.wording import (
     LABELS_SEEN,
     describe_normalisation,
@@ -60,8 +61,9 @@ class ReportInputs:
     """All that a report is made of: the tables and files of a run.
 
     `scores` is ``scores.json`` (``{"nsc": None, "reason": …}`` without mechanisms), `matches` one row per features,
-    score and treatment (or well, if the protocol is of wells), `metrics` the lines of ``metrics.jsonl``. Row i of
-    `cells` is crop i of `crops`.
+    score and treatment (or well, if the protocol is of wells), `metrics` the lines of ``metrics.jsonl``, `views` the
+    bytes of ``views.webp`` (None: of an older run) and `augment` what they differ by. Row i of `cells` is crop i of
+    `crops`.
     """
 
     wells: pd.DataFrame
@@ -74,6 +76,8 @@ class ReportInputs:
     matches: pd.DataFrame | None = None
     mechanisms: pd.DataFrame | None = None
     metrics: Sequence[Mapping[str, Any]] = ()
+    views: bytes | None = None
+    augment: AugmentSettings | None = None
     warnings: Sequence[str] = ()
     left_out: Sequence[str] = ()
 
@@ -103,7 +107,7 @@ def collect_facts(inputs: ReportInputs, settings: ReportSettings, *, seed: int) 
         "normalisation": describe_normalisation(scores.get("normalisation")),
         "notes": list(scores.get("notes") or []),
         **_collect_measures(scores),
-        "warnings": list(inputs.warnings),
+        "warnings": [*inputs.warnings, *([collapse] if (collapse := say_collapse(inputs.metrics)) else [])],
         "left_out": list(inputs.left_out),
         "plates": _count_by_plate(cells),
         "galleries": _make_galleries(inputs, hues, np.random.default_rng([seed, 1])),
@@ -112,6 +116,9 @@ def collect_facts(inputs: ReportInputs, settings: ReportSettings, *, seed: int) 
             for name, hue in zip(crops.channels, hues, strict=True)
         ],
         "training": describe_training(inputs.metrics),
+        "curves": list_curves(inputs.metrics),
+        "views": [] if inputs.views is None else cut_views(inputs.views, crops.channels, hues),
+        "augment": [] if inputs.augment is None else describe_augment(inputs.augment),
         "selection": describe_selection(scores.get("selection")),
         "epochs": (scores.get("selection") or {}).get("epochs", []),
         "selected": (scores.get("selection") or {}).get("selected"),
@@ -171,7 +178,8 @@ def collect_data(inputs: ReportInputs, settings: ReportSettings, *, seed: int, p
         "tiles": {"px": tiles.tile_px, "sheets": tiles.sheets},
         "asked": name_units(inputs.scores),
         "matches": _list_matches(inputs),
-        "training": [dict(line) for line in inputs.metrics],
+        "training": thin_steps(inputs.metrics),
+        "curves": [asdict(curve) for curve in list_curves(inputs.metrics)],
     }
 
 

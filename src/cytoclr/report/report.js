@@ -455,50 +455,51 @@ function makeMatchRow(match) {
 
 // ---- training ----
 
+const STEP_INK = { opacity: 0.35, hoverinfo: "skip", hovertemplate: undefined, showlegend: false };
+
+/** The small figures that the page's data name, each with a line for every metric; those of steps lie behind, faint. */
 function drawTraining() {
-  const plot = byId("training-plot");
-  if (!plot) return;
-  const epochs = data.training.filter((line) => line.event !== "step");
-  const steps = data.training.filter((line) => line.event === "step");
-  const counted = epochs.findLast((line) => line.epoch > 0);
+  const counted = data.training.findLast((line) => line.event !== "step" && line.epoch > 0);
   const epochOf = counted ? (line) => (line.step * counted.epoch) / counted.step : (line) => line.epoch;
-  const curve = (lines, key, name, colour, more = {}) => {
-    const told = lines.filter((line) => Number.isFinite(line[key]));
+  for (const curve of data.curves) drawCurve(curve, epochOf);
+}
+
+function drawCurve({ key, title, lines, axis }, epochOf) {
+  const own = lines.filter((line) => line.event === "epoch");
+  const inks = [ink("right"), ink("wrong"), ...COLOURS.slice(2)];
+  const traces = lines.map((line) => {
+    const told = data.training.filter((of) => (of.event === "step") === (line.event === "step") && Number.isFinite(of[line.key]));
+    const alone = own.every((other) => other.key !== line.key);
+    const place = Math.max(0, own.findIndex((other) => other.key === line.key));
     return {
       type: "scatter",
-      mode: lines === epochs && told.length < 60 ? "lines+markers" : "lines",
-      name,
+      mode: line.event === "epoch" && told.length < 60 ? "lines+markers" : "lines",
+      name: line.name,
       x: told.map(epochOf),
-      y: told.map((line) => line[key]),
-      line: { color: colour, width: 2 },
+      y: told.map((of) => of[line.key]),
+      line: { color: inks[place % inks.length], width: 2 },
       marker: { size: 5 },
-      hovertemplate: `epoch %{x:.3~g}: ${name} %{y:.3~g}<extra></extra>`,
-      ...more,
+      hovertemplate: `epoch %{x:.3~g}: %{y:${axis === "share" ? ".1%" : ".4~g"}}<extra>${own.length > 1 ? line.name : ""}</extra>`,
+      ...(line.event === "step" && !alone ? STEP_INK : {}),
     };
-  };
-  const faint = { opacity: 0.35, showlegend: false, hoverinfo: "skip", hovertemplate: undefined };
-  const probes = [...new Set(epochs.flatMap((line) => Object.keys(line)))].filter((key) => key.startsWith("probe_"));
-  const traces = [
-    curve(steps, "train_loss", "training loss of a step", ink("right"), faint),
-    curve(epochs, "train_loss", "training loss", ink("right")),
-    curve(epochs, "val_loss", "validation loss", ink("wrong")),
-    curve(steps, "learning_rate", "learning rate", ink("quiet"), { yaxis: "y2" }),
-    ...probes.map((key, i) => curve(epochs, key, key.replaceAll("_", " "), COLOURS[2 + i], { yaxis: "y3" })),
-  ].filter((trace) => trace.x.length);
-  const axis = { gridcolor: ink("line"), linecolor: ink("line"), zeroline: false };
+  });
+  const grid = { gridcolor: ink("line"), linecolor: ink("line"), zeroline: false };
   window.Plotly.react(
-    plot,
+    byId(`curve-${key}`),
     traces,
     {
       ...plotLook(),
-      height: probes.length ? 560 : 440,
-      margin: { l: 64, r: 16, t: 34, b: 46 },
-      showlegend: true,
-      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
-      xaxis: { ...axis, title: { text: "epoch" }, showgrid: false, anchor: probes.length ? "y3" : "y2", rangemode: "tozero" },
-      yaxis: { ...axis, title: { text: "loss" }, domain: [probes.length ? 0.54 : 0.34, 1] },
-      yaxis2: { ...axis, title: { text: "rate" }, domain: probes.length ? [0.3, 0.46] : [0, 0.24], rangemode: "tozero", nticks: 4 },
-      yaxis3: { ...axis, title: { text: "probe" }, domain: [0, 0.22], rangemode: "tozero", nticks: 4 },
+      margin: { l: 46, r: 8, t: own.length > 1 ? 26 : 8, b: 38 },
+      showlegend: own.length > 1,
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } },
+      xaxis: { ...grid, title: { text: "epoch", standoff: 6, font: { size: 12 } }, showgrid: false, rangemode: "tozero" },
+      yaxis: {
+        ...grid,
+        // of a logarithmic axis 1, 2 and 5 are named
+        ...(axis === "log" ? { type: "log", dtick: "D2" } : { nticks: 5 }),
+        rangemode: axis === "free" ? "normal" : "tozero",
+        ...(axis === "share" ? { range: [0, 1], tickformat: ".0%" } : {}),
+      },
     },
     PLOT_OPTIONS,
   );
