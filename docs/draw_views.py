@@ -1,6 +1,6 @@
 """Draw views of cells of the virtual screen: ``python docs/draw_views.py`` writes ``docs/images/views.png``.
 
-Three cells, a row each per preset: the crop itself, then views of it. Red is actin, green tubulin, blue DNA.
+Two cells, a row each per preset: the crop itself, then views of it. Red is actin, green tubulin, blue DNA.
 """
 
 import tempfile
@@ -19,7 +19,7 @@ from cytoclr.learn.minibatch import Minibatch, prepare_crops
 
 PATH = Path(__file__).parent / "images" / "views.png"
 CROP_PX, VIEW_PX, ZOOM, GAP_PX = 64, 64, 2, 6
-NUM_CELLS, NUM_VIEWS = 3, 8
+NUM_CELLS, NUM_VIEWS = 2, 8
 PRESETS = get_args(AugmentSettings.model_fields["preset"].annotation)
 
 
@@ -28,15 +28,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         minibatch = cut_cells(Path(folder))
     PATH.parent.mkdir(exist_ok=True)
-    draw_picture(minibatch).save(PATH, optimize=True)
+    draw_picture(minibatch).quantize(128).save(PATH, optimize=True)
 
 
 def cut_cells(folder: Path) -> Minibatch:
     """Simulate two small plates and take some cells of different wells."""
     screen = {"num_mechanisms": 2, "compounds_per_mechanism": 2, "num_batches": 2, "plates_per_batch": 1}
     values = {"screen": {"reader": "virtual", **screen}, "crop": {"size_px": CROP_PX, "overlays": 0}}
-    pipeline.crop(check_settings(values), folder)
-    crops = CropStore(folder / "crops")
+    pipeline.crop(check_settings(values, source="docs/draw_views.py", folder=folder), folder / "run")
+    crops = CropStore(folder / "run" / "crops")
     rows = np.linspace(0, len(crops) - 1, NUM_CELLS + 2).astype(np.int64)[1:-1]
     low, high = crops.read_ranges(rows)
     return Minibatch(*map(torch.from_numpy, (rows, crops.read(rows), low, high)))

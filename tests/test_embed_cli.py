@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from cytoclr.cli import app
 from cytoclr.config import EmbedSettings, check_settings
 from cytoclr.errors import DataError, SettingsError
+from cytoclr.learn.embed import find_uncalibrated_plates
 from cytoclr.learn.imports import import_model
 from cytoclr.learn.model import build_encoder, read_model
 from cytoclr.pipeline import run
@@ -31,8 +32,8 @@ TINY: dict[str, Any] = {
         "plates_per_batch": 1,
         "control_wells": 3,
         "positive_control_wells": 1,
-        "field_size_px": 192,
-        "cells_per_site": 8,
+        "field_size_px": 256,
+        "cells_per_site": 20,
     },
     "crop": {"size_px": 48},
     "evaluate": {"bootstraps": 100, "permutations": 100, "probe": False},
@@ -100,7 +101,9 @@ def test_all_stages_work_on_what_it_embeds(finished: Path, model: Path) -> None:
     assert "a model made elsewhere" in page
     told = read_json(finished / "manifests" / "embed.json")["report"]
     assert told["model"]["channels"] == ["DAPI", "Tubulin", "Actin"]
-    assert told["uncalibrated_plates"] == {}
+    few = find_uncalibrated_plates(read_table(finished / "cells.parquet"))
+    assert told["uncalibrated_plates"] == few
+    assert any("too few control cells" in note for note in scores["notes"]) == bool(few)
 
 
 def settings_of(run_folder: Path, **embed: Any) -> Any:

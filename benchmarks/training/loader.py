@@ -1,14 +1,14 @@
 """Random minibatches of crops, and how long a training step waits for them.
 
 Measures, for minibatches of 256 random crops of 96x96x3, 16 bit, out of 20,000 (1.1 GB, made in a temporary folder and
-deleted again), in one thread:
+deleted again), in one thread; a store of over 2 GB is read by other means, which are measured too:
 
 - files in memory: cytoclr's crop store; a copy of the same bytes from one place to another (the machine's limit);
   NumPy's memory map with plain indexing; HDF5 and Zarr with a chunk a crop, uncompressed; and one 16-bit PNG strip a
   crop, read by Pillow as the 2020 project did, and by imagecodecs (libpng), the fastest reader at hand;
-- files not in memory (each told to leave it before every run): the store as it is, and with its next minibatch
-  announced to the system while one is read; the memory map;
-- training: the share of a step's time that it waits for crops, with the loader as it is and reading when asked to.
+- files not in memory (each told to leave it before every run), as if the store were large: as it is, with every
+  minibatch announced to the system before it is read, or the next one while one is read; the memory map;
+- training: the share of a step's time that it waits for crops, with the loader, and if it read when asked to.
 
 PNGs hold noise like a camera's over smooth cells, since noise is what makes them slow to unpack. Zarr's part is read
 by its own random access (`oindex`), HDF5's crop by crop as its documentation advises for random places.
@@ -19,8 +19,10 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -73,6 +75,16 @@ def write_store(folder: Path, crops: np.ndarray) -> None:
     )
 
 
+def open_as_large(folder: Path) -> Any:
+    """Open a store as one that is too large to be mapped."""
+    from cytoclr.data.crops import CropStore
+
+    with mock.patch("cytoclr.data.crops.MAX_MAPPED_BYTES", 0):
+        store = CropStore(folder)
+        store.read(np.cumsum([shard.num_cells for shard in store.shards]) - 1)  # opens every file
+    return store
+
+
 def write_pngs(folder: Path, crops: np.ndarray) -> list[Path]:
     """Write one PNG strip a crop, channels side by side."""
     import imagecodecs
@@ -112,7 +124,7 @@ def measure_warm(folder: Path, crops: np.ndarray) -> None:
 
     from cytoclr.data.crops import CropStore
 
-    store = CropStore(folder / "store")
+    store, large = CropStore(folder / "store"), open_as_large(folder / "store")
     maps = [np.load(folder / "store" / f"P{number}.npy", mmap_mode="r") for number in range(NUM_PLATES)]
     per_plate = NUM_CROPS // NUM_PLATES
     num_chunked = NUM_CROPS // 5
@@ -148,6 +160,7 @@ def measure_warm(folder: Path, crops: np.ndarray) -> None:
     np.testing.assert_array_equal(store.read(one[0]), read_pngs(lambda path: np.asarray(Image.open(path)))(one[0]))
     cases = {
         "cytoclr's store": (store.read, many),
+        "cytoclr's store, as if it were large": (large.read, many),
         "copy of the same bytes": (lambda rows: crops[rows[0] % (NUM_CROPS - MINIBATCH) :][:MINIBATCH].copy(), many),
         "np.memmap, plain indexing": (read_map, many),
         "HDF5, a chunk a crop": (read_hdf5, few),
@@ -182,22 +195,21 @@ def measure_cold(folder: Path) -> None:
     if not hasattr(os, "posix_fadvise"):
         print("\nFiles not in memory: this system cannot be told to forget them.")
         return
-    from cytoclr.data.crops import CropStore
     from cytoclr.learn.dataset import CropDataset, build_loader
 
     def read(rows: list[np.ndarray]) -> None:
-        store = CropStore(folder)
+        store = open_as_large(folder)
         for some in rows:
             store.read(some)
 
     def read_announced(rows: list[np.ndarray]) -> None:
-        store = CropStore(folder)
+        store = open_as_large(folder)
         for some in rows:
             store.announce(some)
             store.read(some)
 
     def load(rows: list[np.ndarray]) -> None:
-        for _ in build_loader(CropDataset(CropStore(folder)), rows, num_workers=0):
+        for _ in build_loader(CropDataset(open_as_large(folder)), rows, num_workers=0):
             pass
 
     def read_map(rows: list[np.ndarray]) -> None:
@@ -234,14 +246,15 @@ def measure_wait(folder: Path) -> None:
     """Train a little, and add up what steps wait for crops."""
     print("\n| step | crops | time of a step | waited | of it, reading ahead | reading when asked |")
     print("|---|---|---|---|---|---|")
-    for backbone, view_px, num_steps in (("resnet18", 96, 3), ("small-cnn", 64, 8)):
+    for backbone, view_px, num_steps in (("resnet18", 96, 2), ("small-cnn", 64, 5)):
         step = build_step(backbone, view_px)
         for is_cold in (False, True):
-            ahead, asked = [measure_share(folder, step, num_steps, is_ahead, is_cold) for is_ahead in (True, False)]
+            step_s, wait_s = time_steps(folder, step, num_steps, is_cold=is_cold)
+            read_s = time_reading(folder, num_steps, is_cold=is_cold)
             place = "on disk" if is_cold else "in memory"
             print(
-                f"| {backbone}, {view_px} px, minibatch {MINIBATCH} | {place} | {ahead[0]:.2f} s "
-                f"| {ahead[1] * 1e3:.2f} ms | {ahead[1] / ahead[0]:.2%} | {asked[1] / asked[0]:.2%} |",
+                f"| {backbone}, {view_px} px, minibatch {MINIBATCH} | {place} | {step_s:.2f} s | {wait_s * 1e3:.2f} ms "
+                f"| {wait_s / (step_s + wait_s):.2%} | {read_s / (step_s + read_s):.2%} |",
                 flush=True,
             )
 
@@ -271,24 +284,36 @@ def build_step(backbone: str, view_px: int) -> Callable[[object], None]:
     return step
 
 
-def measure_share(
-    folder: Path, step: Callable[[object], None], num_steps: int, is_ahead: bool, is_cold: bool
-) -> tuple[float, float]:
-    """Return the median seconds of a step with its wait, and of the wait; the first step does not count."""
+def time_steps(folder: Path, step: Callable[[object], None], num_steps: int, *, is_cold: bool) -> tuple[float, float]:
+    """Return the median seconds of a step, and of its wait for the loader; the first step does not count."""
     from cytoclr.data.crops import CropStore
     from cytoclr.learn.dataset import CropDataset, build_loader
 
     if is_cold:
         forget(folder)
-    dataset, rows = CropDataset(CropStore(folder)), draw_rows(num_steps + 1, seed=int(is_ahead))
-    minibatches: Iterator[object] = iter(
-        build_loader(dataset, rows, num_workers=0) if is_ahead else (dataset[some] for some in rows)
-    )
-    whole, waited = [], []
+    rows = draw_rows(num_steps + 1)
+    minibatches = iter(build_loader(CropDataset(CropStore(folder)), rows, num_workers=0))
+    worked, waited = [], []
     for _ in rows:
         started_s = time.perf_counter()
         minibatch = next(minibatches)
-        waited.append(time.perf_counter() - started_s)
+        ready_s = time.perf_counter()
         step(minibatch)
-        whole.append(time.perf_counter() - started_s)
-    return statistics.median(whole[1:]), statistics.median(waited[1:])
+        waited.append(ready_s - started_s)
+        worked.append(time.perf_counter() - ready_s)
+    return statistics.median(worked[1:]), statistics.median(waited[1:])
+
+
+def time_reading(folder: Path, num_minibatches: int, *, is_cold: bool) -> float:
+    """Return the median seconds of reading a minibatch when it is asked for; the first does not count."""
+    from cytoclr.data.crops import CropStore
+    from cytoclr.learn.dataset import CropDataset
+
+    if is_cold:
+        forget(folder)
+    dataset, seconds = CropDataset(CropStore(folder)), []
+    for rows in draw_rows(num_minibatches + 1):
+        started_s = time.perf_counter()
+        dataset[rows]
+        seconds.append(time.perf_counter() - started_s)
+    return statistics.median(seconds[1:])

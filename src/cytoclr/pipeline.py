@@ -747,9 +747,11 @@ class _Run:
         return measured
 
     def _describe_selection(self) -> dict[str, Any] | None:
-        """What hindsight says of the chosen epoch; None where only the last is known."""
+        """What hindsight says of the chosen epoch; None where only the last is known, or there was no choice."""
         from cytoclr.evaluate import describe_selection, score_epoch
 
+        if not self._trains:
+            return None
         told, epochs = self.stages.read_finished("select").report, read_table(self.folder / "epochs.parquet")
         wells = {int(path.stem): read_table(path) for path in sorted((self.folder / "epochs").glob("*.parquet"))}
         if not wells:

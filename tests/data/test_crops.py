@@ -2,7 +2,7 @@
 
 import contextlib
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import imagecodecs
@@ -178,11 +178,22 @@ def make_store(folder: Path, nums_cells: Sequence[int], *, with_ranges: Sequence
     return crops
 
 
-@pytest.fixture(scope="module")
-def store_of_four(tmp_path_factory: pytest.TempPathFactory) -> tuple[CropStore, np.ndarray]:
+@pytest.fixture(scope="module", params=["mapped", "read"])
+def store_of_four(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[CropStore, np.ndarray]]:
     folder = tmp_path_factory.mktemp("four")
     crops = make_store(folder, [5, 1, 20, 8], with_ranges=[1, 2])
-    return CropStore(folder), crops
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "read":
+            patch.setattr("cytoclr.data.crops.MAX_MAPPED_BYTES", 0)
+        yield CropStore(folder), crops
+
+
+@pytest.fixture
+def never_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read every store as if it were large."""
+    monkeypatch.setattr("cytoclr.data.crops.MAX_MAPPED_BYTES", 0)
 
 
 @given(rows=st.lists(st.integers(0, 33), max_size=60), is_sorted=st.booleans())
@@ -215,6 +226,7 @@ def test_a_number_beyond_the_crops_is_refused(store_of_four: tuple[CropStore, np
         store_of_four[0].read(np.array([3, row]))
 
 
+@pytest.mark.usefixtures("never_mapped")
 def test_a_file_that_became_shorter_is_a_sentence(tmp_path: Path) -> None:
     crops = make_store(tmp_path, [40])
     store = CropStore(tmp_path)
@@ -227,6 +239,7 @@ def test_a_file_that_became_shorter_is_a_sentence(tmp_path: Path) -> None:
             store.read(np.array(rows))
 
 
+@pytest.mark.usefixtures("never_mapped")
 def test_a_disk_that_fails_is_a_sentence(tmp_path: Path) -> None:
     make_store(tmp_path, [4])
     store = CropStore(tmp_path)
@@ -244,6 +257,7 @@ def test_fortran_order_is_refused(tmp_path: Path) -> None:
         CropStore(tmp_path)
 
 
+@pytest.mark.usefixtures("never_mapped")
 def test_more_shards_than_files_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cytoclr.data.crops.MAX_OPEN", 4)
     crops = make_store(tmp_path, [2] * 12, with_ranges=range(12))

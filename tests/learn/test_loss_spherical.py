@@ -40,7 +40,7 @@ def test_equals_loops(treatments: list[int]) -> None:
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(4, dtype=torch.float64))
     views = draw(2, len(treatments), 5).requires_grad_()
     found = loss(views, label(treatments))
-    assert float(found) == pytest.approx(compute_slowly(views.detach(), vectors, treatments, 0.2), rel=1e-6)
+    assert float(found.detach()) == pytest.approx(compute_slowly(views.detach(), vectors, treatments, 0.2), rel=1e-6)
     assert torch.isfinite(torch.autograd.grad(found, views)[0]).all()
 
 

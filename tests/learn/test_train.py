@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 import torch
 from conftest import MakeScreen
+from torch import nn
 
 from cytoclr.config import AugmentSettings, ProbeSettings, TrainSettings
 from cytoclr.errors import DataError, MachineError, SettingsError
 from cytoclr.learn import Encoder, build_untrained_encoder, embed, load_encoder, train
 from cytoclr.learn.metrics import read_metrics
+from cytoclr.learn.module import SimClrModule
 
 SMALL = TrainSettings(
     epochs=4,
@@ -84,17 +86,24 @@ def test_the_loss_falls_and_the_folder_is_complete(make_screen: MakeScreen, tmp_
     assert (report.best_epoch, report.best_val_loss) == (best["epoch"], best["val_loss"])
 
 
-@pytest.mark.parametrize("stop_at_step", [5, 6], ids=["within an epoch", "at its end"])
-def test_stopped_and_gone_on_equals_uninterrupted(make_screen: MakeScreen, tmp_path: Path, stop_at_step: int) -> None:
+@pytest.mark.parametrize(
+    ("stop_at_step", "update"),
+    [(5, {}), (6, {"chunk_size": 6, "precision": "bf16-mixed"})],
+    ids=["within an epoch", "at its end, in chunks and bf16"],
+)
+def test_stopped_and_gone_on_equals_uninterrupted(
+    make_screen: MakeScreen, tmp_path: Path, stop_at_step: int, update: dict[str, Any]
+) -> None:
     crops, cells = make_screen(cells_per_well=10)  # 60 cells to train on: 3 steps an epoch
+    settings = SMALL.model_copy(update=update)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    train(crops, cells, SMALL, folder=whole, device="cpu")
+    train(crops, cells, settings, folder=whole, device="cpu")
     with pytest.raises(KeyboardInterrupt):
-        train(crops, cells, SMALL, folder=parts, device="cpu", progress=StopAt(stop_at_step, press_ctrl_c))
+        train(crops, cells, settings, folder=parts, device="cpu", progress=StopAt(stop_at_step, press_ctrl_c))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert (parts / "checkpoints" / "last.ckpt").is_file()
     assert not (parts / "model.json").exists()
-    report = train(crops, cells, SMALL, folder=parts, device="cpu")
+    report = train(crops, cells, settings, folder=parts, device="cpu")
     assert report.resumed_from_epoch == 1
     for name, value in read_weights(whole).items():
         assert torch.equal(value, read_weights(parts)[name]), name
@@ -133,6 +142,62 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_epoch(make_scre
         SettingsError, match=r"the (loss|gradient.s length) is nan at step .* Lower train\.learning_rate"
     ):
         train(crops, cells, settings, folder=tmp_path, device="cpu")
+
+
+def test_gradients_that_are_not_finite_stop(
+    make_screen: MakeScreen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poison(self: SimClrModule, loss: torch.Tensor, *arguments: object) -> None:
+        loss.backward()
+        next(self.parameters()).grad[0] = float("inf")
+
+    monkeypatch.setattr(SimClrModule, "backward", poison)
+    crops, cells = make_screen()
+    with pytest.raises(SettingsError, match=r"the gradient's length is inf at step 0 \(epoch 0\), expected a finite"):
+        train(crops, cells, SMALL, folder=tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("chunk_size", [None, 6])
+def test_what_a_step_leaves_to_be_looked_at(
+    make_screen: MakeScreen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk_size: int | None
+) -> None:
+    seen: list[SimClrModule] = []
+
+    def look(self: SimClrModule, *arguments: object) -> None:
+        seen.append(self)
+        squares = sum(float(parameter.grad.double().square().sum()) for parameter in self.parameters())
+        assert self.last_grad_norm == pytest.approx(squares**0.5)
+
+    monkeypatch.setattr(SimClrModule, "on_train_batch_end", look)
+    crops, cells = make_screen()
+    settings = SMALL.model_copy(update={"epochs": 1, "chunk_size": chunk_size})
+    train(crops, cells, settings, folder=tmp_path, device="cpu")
+    module = seen[-1]
+    assert module.last_views.shape == (2, 6 if chunk_size else 8, 2, 24, 24)
+    assert module.last_embeddings.shape == (16, 128)
+    assert module.last_projections.shape == (2, 16, 8)
+    for kept in (module.last_views, module.last_embeddings, module.last_projections, module.train_losses[0]):
+        assert not kept.requires_grad
+        assert torch.isfinite(kept).all()
+    assert module.data_wait_s > 0.0
+
+
+@pytest.mark.slow
+def test_a_compiled_backbone_trains_alike_and_keeps_its_names(
+    make_screen: MakeScreen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = nn.Module.compile
+    # without a compiler of C++: what is traced is run as it is
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled(module, backend="eager"))
+    crops, cells = make_screen()
+    settings = SMALL.model_copy(update={"epochs": 1})
+    train(crops, cells, settings, folder=tmp_path / "plain", device="cpu")
+    settings = settings.model_copy(update={"compile": True})
+    train(crops, cells, settings, folder=tmp_path / "compiled", device="cpu")
+    plain, others = read_weights(tmp_path / "plain"), read_weights(tmp_path / "compiled")
+    assert list(plain) == list(others)
+    for name, value in plain.items():
+        torch.testing.assert_close(others[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_the_probe_sees_the_encoder_as_it_stands(make_screen: MakeScreen, tmp_path: Path) -> None:
@@ -212,6 +277,12 @@ def test_what_cannot_be_is_refused(make_screen: MakeScreen, tmp_path: Path) -> N
         train(crops, cells.iloc[:-1], SMALL, folder=tmp_path, device="cpu")
     with pytest.raises(SettingsError, match=r"minibatch_size: 16 cannot be shared by 3 devices"):
         train(crops, cells, SMALL.model_copy(update={"devices": 3}), folder=tmp_path, device="cpu")
+    with pytest.raises(SettingsError, match=r"train\.chunk_size: 3 cannot be shared by 2 devices"):
+        train(crops, cells, SMALL.model_copy(update={"devices": 2, "chunk_size": 3}), folder=tmp_path, device="cpu")
+    with pytest.raises(SettingsError, match=r"train\.nodes: 2, but this is one process"):
+        train(crops, cells, SMALL.model_copy(update={"nodes": 2}), folder=tmp_path, device="cpu")
+    with pytest.raises(SettingsError, match=r"train\.precision: 16-mixed needs a GPU\. Set it to bf16-mixed"):
+        train(crops, cells, SMALL.model_copy(update={"precision": "16-mixed"}), folder=tmp_path, device="cpu")
     if not torch.cuda.is_available():
         with pytest.raises(MachineError, match="torch finds no CUDA GPU"):
             train(crops, cells, SMALL, folder=tmp_path, device="gpu")

@@ -1,12 +1,14 @@
 """A small run to report on: six mechanisms in random profiles, and crops of drawn cells."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from cytoclr.config import EvaluateSettings, ReportSettings
+from cytoclr.config import AugmentSettings, EvaluateSettings, ReportSettings
 from cytoclr.data.crops import CropStore, Shard, open_shard, plate_stem, write_crop_manifest
 from cytoclr.evaluate import Baseline, Evaluation, describe_selection, evaluate
 from cytoclr.report import ReportInputs, write_report
@@ -109,13 +111,27 @@ def make_metrics(num_epochs: int) -> list[dict]:
     for epoch in range(1, num_epochs + 1):
         for step in range(30 * epoch - 20, 30 * epoch + 1, 10):
             loss = 2.0 + 3.0 * 0.995**step + 0.05 * (step % 3)
-            lines.append({"event": "step", "epoch": epoch, "step": step, "train_loss": loss, "learning_rate": 4e-3})
-        end = {"event": "epoch", "epoch": epoch, "step": 30 * epoch, "cells_per_s": 4100.0}
-        lines.append({**end, "train_loss": 2.0 + 3.0 * 0.86**epoch, "val_loss": 2.2 + 2.9 * 0.87**epoch})
+            step_line = {"event": "step", "epoch": epoch, "step": step, "train_loss": loss, "learning_rate": 4e-3}
+            lines.append({**step_line, "grad_norm": 5.0 * 0.997**step, "cells_per_s": 4100.0, "wait_share": 0.03})
+        end = {"event": "epoch", "epoch": epoch, "step": 30 * epoch, "cells_per_s": 4100.0, "wait_share": 0.03}
+        losses = {"train_loss": 2.0 + 3.0 * 0.86**epoch, "val_loss": 2.2 + 2.9 * 0.87**epoch, "val_alignment": 0.3}
+        shape = {"val_uniformity": -2.0, "embedding_rank": 40.0 - epoch, "embedding_rank_share": 0.2}
+        shape |= {"projection_rank": 20.0, "projection_spread": 0.9, "grad_norm": 5.0 * 0.91**epoch}
+        lines.append({**end, **losses, **shape})
         if epoch % 5 == 0:
             accuracy = {"probe_accuracy": 0.1 + 0.02 * epoch, "probe_chance": 0.04}
             lines.append({"event": "probe", "epoch": epoch, "step": 30 * epoch, **accuracy})
     return lines
+
+
+def draw_views() -> bytes:
+    """The picture of views as training leaves it: three rows a channel, each brighter than the last."""
+    rows = np.repeat(np.arange(9) * 25 + 10, 16)
+    file = io.BytesIO()
+    Image.fromarray(np.broadcast_to(rows[:, None], (9 * 16, 5 * 16)).astype(np.uint8)).save(
+        file, format="WEBP", lossless=True
+    )
+    return file.getvalue()
 
 
 def make_inputs(
@@ -162,6 +178,8 @@ def make_inputs(
         matches=evaluation.matches,
         mechanisms=mechanisms,
         metrics=make_metrics(20),
+        views=draw_views(),
+        augment=AugmentSettings(),
         warnings=["Plate B1_P1 has 3 untreated wells; TVN asks for 10 or more."],
         left_out=["12 cells nearer than 16 px to an edge."],
     )

@@ -152,6 +152,28 @@ def test_with_a_protocol_of_wells_each_well_is_shown(
     page.close()
 
 
+def test_every_curve_of_the_training_is_drawn(reader: Reader) -> None:
+    page = reader.page
+    page.wait_for_selector("#curve-probe .scatterlayer path")
+    drawn = {
+        figure.get_attribute("id"): figure.locator(".scatterlayer .trace").count()
+        for figure in page.locator("#training .plot").all()
+    }
+    assert drawn == {
+        "curve-loss": 3,
+        "curve-geometry": 2,
+        "curve-rank": 2,
+        "curve-gradient": 2,
+        "curve-rate": 1,
+        "curve-speed": 1,
+        "curve-wait": 1,
+        "curve-probe": 2,
+    }
+    pictures = page.locator("#training .strip img")
+    assert pictures.count() == 12
+    assert pictures.evaluate_all("all => all.every(one => one.complete && one.naturalWidth === 80)")
+
+
 def test_the_table_sorts(reader: Reader) -> None:
     page = reader.page
     for order in ("ascending", "descending"):

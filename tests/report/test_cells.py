@@ -4,9 +4,11 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import draw_views
 from PIL import Image
 
 from cytoclr.data.crops import scale_crops
+from cytoclr.errors import DataError
 from cytoclr.report import ReportInputs
 from cytoclr.report.cells import (
     BLUE,
@@ -15,6 +17,7 @@ from cytoclr.report.cells import (
     GREEN,
     RED,
     choose_hues,
+    cut_views,
     draw_cells,
     make_strips,
     pack_tiles,
@@ -88,3 +91,30 @@ def test_contrast_is_common_to_cells(inputs: ReportInputs) -> None:
     raw = inputs.crops.read(np.arange(40))[:, 0].mean(axis=(1, 2))
     shown = strip[..., 0].reshape(32, 40, 32).mean(axis=(0, 2))
     assert np.corrcoef(raw, shown)[0, 1] > 0.95
+
+
+def test_the_picture_of_views_is_cut_where_its_parts_meet() -> None:
+    parts = dict(cut_views(draw_views(), ("DNA", "Tubulin", "Actin"), [BLUE, GREEN, RED]))
+    assert list(parts) == ["DNA", "Tubulin", "Actin", "together"]
+    for channel, name in enumerate(("DNA", "Tubulin", "Actin")):
+        assert [strip.name for strip in parts[name]] == ["crops", "a view", "another view"]
+        for row, strip in enumerate(parts[name]):
+            pixels = decode(strip.picture)
+            assert (pixels.shape, strip.num_cells) == ((16, 80, 3), 5)
+            assert pixels.mean() == pytest.approx(25 * (3 * channel + row) + 10, abs=2.0)
+    for row, strip in enumerate(parts["together"]):
+        light = np.array([25 * (3 * channel + row) + 10 for channel in range(3)]) @ np.array([BLUE, GREEN, RED])
+        np.testing.assert_allclose(decode(strip.picture).mean(axis=(0, 1)), np.minimum(light, 255), atol=4.0)
+
+
+def test_one_channel_has_no_colours() -> None:
+    file = io.BytesIO()
+    Image.new("L", (16, 24)).save(file, format="PNG")
+    assert [name for name, _ in cut_views(file.getvalue(), ("DNA",), [(1.0, 1.0, 1.0)])] == ["DNA"]
+
+
+def test_a_picture_of_other_channels_is_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"views\.webp is 80 x 144 px, expected square tiles in three rows for each of 2"
+    ):
+        cut_views(draw_views(), ("DNA", "Tubulin"), [BLUE, GREEN])

@@ -276,7 +276,7 @@ def _gather_clouds(
 
 
 def write_views(path: Path, picture: UInt8[np.ndarray, "height width"], *, num_cells: int) -> None:
-    """Write a picture of `lay_out_views` as WebP; less finely, then with fewer cells, until `MAX_VIEWS_BYTES` hold it."""
+    """Write a picture of `lay_out_views`: less finely, then with fewer cells, until `MAX_VIEWS_BYTES` hold it."""
     px = picture.shape[1] // num_cells
     tries = ((count, quality) for count in range(num_cells, 0, -1) for quality in (85, 60, 40))
     for count, quality in tries:

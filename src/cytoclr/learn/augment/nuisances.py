@@ -175,7 +175,8 @@ def _bend(
         return np.zeros((len(uniforms), 2, 0, 0))
     height, width = crop_shape
     points = _centre(uniforms).reshape(-1, 2, BEND_POINTS, BEND_POINTS)
-    return points * largest * np.array([width, height])[:, None, None]
+    moved: np.ndarray = points * largest * np.array([width, height])[:, None, None]
+    return moved
 
 
 def _weigh_taps(sd_px: Uniforms, largest: float, view_size_px: int) -> Float[np.ndarray, "cell tap"]:
@@ -186,13 +187,15 @@ def _weigh_taps(sd_px: Uniforms, largest: float, view_size_px: int) -> Float[np.
     distance = np.arange(max(radius, LEAST_RADIUS) + 1)
     weights = np.exp(-0.5 * (distance / np.maximum(sd_px, 0.05)[:, None]) ** 2)
     weights[(weights < LEAST_WEIGHT) | (distance > radius)] = 0.0
-    return weights / (2.0 * weights.sum(axis=1, keepdims=True) - 1.0)
+    normed: np.ndarray = weights / (2.0 * weights.sum(axis=1, keepdims=True) - 1.0)
+    return normed
 
 
 def _keep(uniforms: Float[np.ndarray, "cell channel"], drop: float) -> Float[np.ndarray, "cell channel"]:
     """Tell the channels that stay (1) from those that are dropped (0); one at least stays."""
     last = uniforms == uniforms.max(axis=1, keepdims=True)
-    return ((uniforms >= drop) | last).astype(np.float64)
+    kept: np.ndarray = ((uniforms >= drop) | last).astype(np.float64)
+    return kept
 
 
 def _light(
