@@ -22,8 +22,8 @@ from cytoclr.learn.encoder import build_backbone, build_lean
 from training import interleave
 
 MINIBATCH = 256
-ROUNDS = 5
-CASES = (("resnet18", 96, 256), ("small-cnn", 64, 2048))
+ROUNDS = 7
+CASES = (("resnet18", 96, 512), ("small-cnn", 64, 2048))
 
 Embed = Callable[[Tensor], Tensor]
 

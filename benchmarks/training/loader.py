@@ -5,7 +5,7 @@ deleted again), in one thread; a store of over 2 GB is read by other means, whic
 
 - files in memory: cytoclr's crop store; a copy of the same bytes from one place to another (the machine's limit);
   NumPy's memory map with plain indexing; HDF5 and Zarr with a chunk a crop, uncompressed; and one 16-bit PNG strip a
-  crop, read by Pillow as the 2020 project did, and by imagecodecs (libpng), the fastest reader at hand;
+  crop, the 2020 project's way, read by scikit-image (imageio), by Pillow, and by imagecodecs, the fastest at hand;
 - files not in memory (each told to leave it before every run), as if the store were large: as it is, with every
   minibatch announced to the system before it is read, or the next one while one is read; the memory map;
 - training: the share of a step's time that it waits for crops, with the loader, and if it read when asked to.
@@ -14,6 +14,7 @@ PNGs hold noise like a camera's over smooth cells, since noise is what makes the
 by its own random access (`oindex`), HDF5's crop by crop as its documentation advises for random places.
 """
 
+import gc
 import os
 import shutil
 import statistics
@@ -119,6 +120,7 @@ def measure_warm(folder: Path, crops: np.ndarray) -> None:
     """Compare ways to read files that are in memory."""
     import h5py
     import imagecodecs
+    import skimage.io
     import zarr
     from PIL import Image
 
@@ -165,6 +167,7 @@ def measure_warm(folder: Path, crops: np.ndarray) -> None:
         "np.memmap, plain indexing": (read_map, many),
         "HDF5, a chunk a crop": (read_hdf5, few),
         "Zarr, a chunk a crop": (lambda rows: zarr_array.oindex[rows], few[:1]),
+        "one PNG a crop, scikit-image": (read_pngs(skimage.io.imread), one),
         "one PNG a crop, Pillow": (read_pngs(lambda path: np.asarray(Image.open(path))), one),
         "one PNG a crop, imagecodecs": (read_pngs(lambda path: imagecodecs.png_decode(path.read_bytes())), one),
     }
@@ -184,6 +187,7 @@ def measure_warm(folder: Path, crops: np.ndarray) -> None:
 
 def forget(folder: Path) -> None:
     """Let the system drop files from its memory; no map of them may be open."""
+    gc.collect()
     for path in folder.glob("*.npy"):
         with path.open("rb") as file:
             os.fsync(file.fileno())

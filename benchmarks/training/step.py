@@ -7,6 +7,7 @@ process has had resident that trains two steps and does nothing else.
 """
 
 import itertools
+import logging
 import tempfile
 import time
 import warnings
@@ -175,6 +176,8 @@ def train_steps(settings: TrainSettings, crops: CropStore, num_steps: int) -> Cl
     module = SimClrModule(*build_untrained_networks(settings, len(crops.channels), seed=0), plan)
     clock = Clock()
     clock.watch(module)
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = pl.Trainer(

@@ -80,12 +80,12 @@ Stage = Literal["screen", "crop", "train", "select", "embed", "profile", "evalua
 STAGES: dict[Stage, int] = {
     "screen": 1,
     "crop": 3,
-    "train": 1,
+    "train": 2,
     "select": 1,
     "embed": 3,
     "profile": 2,
     "evaluate": 2,
-    "report": 2,
+    "report": 3,
 }
 
 #: Sites that are looked at before a screen is cut.
@@ -329,7 +329,7 @@ class _Run:
         if self.settings.embed.model is not None:
             return
         settings, seed = self.settings.train, self.settings.seed
-        how_fast = {"num_workers", "preload", "devices"}
+        how_fast = {"num_workers", "preload", "devices", "nodes", "compile", "loggers"}
         by_content = {"fine_tune_from", "probe"}  # not by their place
         inputs = {
             "settings": _values(settings, leave_out=how_fast | by_content),
@@ -532,6 +532,7 @@ class _Run:
             from cytoclr.report import ReportInputs, write_report
 
             told = {stage: self.stages.read_finished(stage).report for stage in stages}
+            views = self.folder / "model" / "views.webp"
             page_inputs = ReportInputs(
                 wells=self._read_profile(TRAINED, "well"),
                 treatments=self._read_profile(TRAINED, "treatment"),
@@ -545,6 +546,8 @@ class _Run:
                 left_out=[f"{count:,} × {reason}" for reason, count in told["crop"]["left_out"].items()],
                 warnings=list_warnings(told["profile"][TRAINED]),
                 settings_text=dump_settings(self.settings),
+                views=views.read_bytes() if views.is_file() else None,
+                augment=self.settings.train.augment,
             )
             page = place / "report.html"
             write_report(page, page_inputs, self.settings.report, seed=self.settings.seed, progress=self.progress)

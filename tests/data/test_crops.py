@@ -243,11 +243,11 @@ def test_a_file_that_became_shorter_is_a_sentence(tmp_path: Path) -> None:
 def test_a_disk_that_fails_is_a_sentence(tmp_path: Path) -> None:
     make_store(tmp_path, [4])
     store = CropStore(tmp_path)
-    store._crops(store.shards[0])._file.close()
-    store._crops(store.shards[0])._file = (tmp_path / "0.npy").open("wb", buffering=0)
+    store._crops(0)._file.close()
+    store._crops(0)._file = (tmp_path / "0.npy").open("wb", buffering=0)
     with pytest.raises(DamagedError, match=r"0\.npy: cannot be read \(.*Bad file descriptor\)"):
         store.read(np.array([0]))
-    store._crops(store.shards[0])._file.close()
+    store._crops(0)._file.close()
 
 
 def test_fortran_order_is_refused(tmp_path: Path) -> None:

@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
 from conftest import MakeScreen
 
+from cytoclr.config import TrainSettings
 from cytoclr.data.crops import CropStore, Shard, write_crop_manifest
 from cytoclr.errors import DamagedError
 from cytoclr.learn.dataset import CropDataset, MinibatchLoader, build_loader, read_minibatch
 from cytoclr.learn.minibatch import Minibatch, prepare_crops
 from cytoclr.learn.order import EpochOrder, SamplerName
+from cytoclr.learn.train import train
+from cytoclr.progress import Silent
 
 
 def order_rows(num_cells: int, **changes: Any) -> EpochOrder:
@@ -94,7 +98,7 @@ def test_the_next_minibatch_is_read_and_the_one_after_it_announced_while_one_is_
         wait_for(lambda number=number: len(dataset.read) == number + 2)
         time.sleep(0.02)
         assert dataset.read == [8 * i for i in range(number + 2)], "more was read ahead than one minibatch"
-    assert dataset.announced == [8, 16, 24, 32]
+    assert dataset.announced == [0, 8, 16, 24, 32]
 
 
 def test_what_cannot_be_read_is_raised_in_its_turn_and_the_thread_ends(make_screen: MakeScreen) -> None:
@@ -215,6 +219,51 @@ def test_an_epoch_of_a_million_crops_begins_in_the_memory_of_a_few(tmp_path: Pat
     grown_mib = begin_epochs(tmp_path / "crops", ("random", "within-batch", "balanced"))
     assert grown_mib["random"] < 80
     assert max(grown_mib.values()) < 130
+
+
+class StopAfter(Silent):
+    """Ctrl-C after a few steps, with the resident memory of each."""
+
+    def __init__(self, num_steps: int) -> None:
+        self.resident_mib: list[float] = []
+        self._num_steps = num_steps
+
+    def advance(self, count: int = 1, **facts: float) -> None:
+        self.resident_mib.append(read_resident_mib())
+        if len(self.resident_mib) == self._num_steps:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads resident memory as Linux tells it")
+def test_training_on_a_million_crops_begins_without_loading_them(tmp_path: Path) -> None:
+    """24 GB of crops and a table of a million cells, 385 wells each on ten plates: four steps, then Ctrl-C."""
+    num_cells = 1_000_000
+    make_sparse_crops(tmp_path / "crops", num_cells)
+    numbers = np.arange(num_cells)
+    plates, wells, treatments = numbers // 100_000, numbers // 261 % 384, numbers // 261 % 384 % 97
+    name = np.vectorize("{}{:03d}".format, otypes=[object])
+    cells = pd.DataFrame(
+        {
+            "Metadata_CellID": pd.Series(numbers.astype(str)),
+            "Metadata_Plate": name("P", np.arange(10))[plates],
+            "Metadata_Well": name("W", np.arange(384))[wells],
+            "Metadata_Batch": name("Week", np.arange(10))[plates // 2],
+            "Metadata_Compound": name("compound", np.arange(97))[treatments],
+            "Metadata_Concentration": 1.0,
+            "Metadata_control_type": "trt",
+            "Metadata_Site": 1,
+            "Metadata_Object": numbers,
+            "x": 100.0,
+            "y": 100.0,
+        }
+    )
+    settings = TrainSettings(view_size_px=16, minibatch_size=64, epochs=1)
+    crops, stop, before = CropStore(tmp_path / "crops"), StopAfter(4), read_resident_mib()
+    with pytest.raises(KeyboardInterrupt):
+        train(crops, cells, settings, folder=tmp_path / "model", device="cpu", progress=stop)
+    assert stop.resident_mib[-1] - before < 2_000  # of 24,000; the table's text is most of it
+    assert stop.resident_mib[-1] - stop.resident_mib[1] < 50
 
 
 def test_a_loader_is_one_that_lightning_knows(make_screen: MakeScreen) -> None:

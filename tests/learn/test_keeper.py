@@ -2,9 +2,7 @@
 
 import io
 import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +16,10 @@ from cytoclr.data.crops import CropStore, Shard, open_shard, write_crop_manifest
 from cytoclr.errors import SettingsError
 from cytoclr.learn import keeper as keeper_module
 from cytoclr.learn import train
-from cytoclr.learn.keeper import MAX_VIEWS_BYTES, VIEWS_FILE, Keeper, write_views
+from cytoclr.learn.keeper import MAX_VIEWS_BYTES, VIEWS_FILE, write_views
 from cytoclr.learn.metrics import EPOCH_METRICS, STEP_METRICS, read_metrics
 from cytoclr.learn.module import SimClrModule
+from cytoclr.storage import read_json
 
 SMALL = TrainSettings(
     epochs=2,
@@ -47,18 +46,8 @@ class Listener:
     def finish(self) -> None: ...
 
 
-def with_names(cells: pd.DataFrame) -> Callable[..., Keeper]:
-    def build(*args: Any, **more: Any) -> Keeper:
-        return Keeper(*args, **{**more, "cells": cells})
-
-    return build
-
-
-def test_every_metric_is_written_and_the_pictures_lie_in_the_folder(
-    make_screen: MakeScreen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_metric_is_written_and_the_pictures_lie_in_the_folder(make_screen: MakeScreen, tmp_path: Path) -> None:
     crops, cells = make_screen(cells_per_well=10)
-    monkeypatch.setitem(train.__globals__, "Keeper", with_names(cells))
     settings = SMALL.model_copy(update={"probe": ProbeSettings(every_n_epochs=2)})
     told = Listener()
     train(
@@ -87,8 +76,6 @@ def test_every_metric_is_written_and_the_pictures_lie_in_the_folder(
 
 
 def _read_wells(folder: Path) -> list[str]:
-    from cytoclr.storage import read_json
-
     found: list[str] = read_json(folder / "model.json")["wells_validated"]
     return found
 

@@ -90,10 +90,10 @@ class CropStore:
         self.stains: dict[str, str] = about.get("stains", {})
         self.bit_depth: int | None = about.get("bit_depth")
         self._ends = np.cumsum([shard.num_cells for shard in self.shards])
-        for shard in self.shards:
-            self._open_crops(shard)
+        for number, shard in enumerate(self.shards):
+            self._open_crops(number)
             if shard.ranges is not None:
-                self._open_ranges(shard)
+                self._open_ranges(number)
         # a process may hold 1,024 files open
         self._crops = lru_cache(maxsize=MAX_OPEN)(self._open_crops)
         self._ranges = lru_cache(maxsize=MAX_OPEN // 4)(self._open_ranges)
@@ -110,11 +110,13 @@ class CropStore:
         crop_bytes = len(self.channels) * self.size_px**2 * self.dtype.itemsize
         return len(self) * crop_bytes <= MAX_MAPPED_BYTES and len(self.shards) <= MAX_MAPPED_SHARDS
 
-    def _open_crops(self, shard: Shard) -> "_ItemFile":
+    def _open_crops(self, number: int) -> "_ItemFile":
+        shard = self.shards[number]
         shape = (shard.num_cells, len(self.channels), self.size_px, self.size_px)
         return self._open(shard.file, shape, self.dtype, is_mapped=self._is_mapped())
 
-    def _open_ranges(self, shard: Shard) -> "_ItemFile":
+    def _open_ranges(self, number: int) -> "_ItemFile":
+        shard = self.shards[number]
         return self._open(str(shard.ranges), (shard.num_cells, 2, len(self.channels)), np.dtype(np.float32))
 
     def _open(self, file: str, shape: tuple[int, ...], dtype: np.dtype, *, is_mapped: bool = False) -> "_ItemFile":
@@ -167,7 +169,7 @@ class CropStore:
         no such advice (Linux does).
         """
         for number, first, _, count in self._find_runs(rows):
-            self._crops(self.shards[number]).announce(first, count)
+            self._crops(number).announce(first, count)
 
     def read_ranges(
         self, rows: Int[np.ndarray, " cell"]
@@ -181,15 +183,13 @@ class CropStore:
         low[has_own], high[has_own] = own.swapaxes(0, 1)
         return low, high
 
-    def _fill(
-        self, items: np.ndarray, rows: Int[np.ndarray, " cell"], open_file: Callable[[Shard], "_ItemFile"]
-    ) -> None:
+    def _fill(self, items: np.ndarray, rows: Int[np.ndarray, " cell"], open_file: Callable[[int], "_ItemFile"]) -> None:
         """Read the items of these rows, in the order in which they lie on disk and neighbours at once."""
         target = items.reshape(-1).view(np.uint8).data
         item_bytes = len(target) // max(len(rows), 1)
         for number, first, place, count in self._find_runs(rows):
             part = target[place * item_bytes : (place + count) * item_bytes]
-            open_file(self.shards[number]).read_into(part, first)
+            open_file(number).read_into(part, first)
 
     def _find_runs(self, rows: Int[np.ndarray, " cell"]) -> Iterator[tuple[int, int, int, int]]:
         """Yield what can be read at once: shard, first item in it, its place among `rows`, and how many follow."""

@@ -83,23 +83,25 @@ class MinibatchLoader(DataLoader[Minibatch]):
         yield from super().__iter__() if self.num_workers else self._read_ahead()
 
     def _read_ahead(self) -> Iterator[Minibatch]:
+        """Yield a minibatch while the next is read and the one after that is announced."""
+        assert isinstance(self.dataset, CropDataset)
         reader = ThreadPoolExecutor(1, "read-ahead", **self._follow_gpu())
         reading: deque[Future[Minibatch]] = deque()
         try:
-            for rows, later_rows in pairwise(chain(self.sampler, [None])):
-                reading.append(reader.submit(self._read, rows, later_rows))
+            for rows, later_rows in pairwise(chain([None], self.sampler, [None])):
+                if later_rows is not None:
+                    reader.submit(self.dataset.announce, later_rows)
+                if rows is not None:
+                    reading.append(reader.submit(self._read, rows))
                 if len(reading) > 1:
                     yield reading.popleft().result()
-            if reading:
+            while reading:
                 yield reading.popleft().result()
         finally:
             reader.shutdown(cancel_futures=True)
 
-    def _read(self, rows: np.ndarray, later_rows: np.ndarray | None) -> Minibatch:
-        assert isinstance(self.dataset, CropDataset)
-        if later_rows is not None:
-            self.dataset.announce(later_rows)
-        minibatch = self.dataset[rows]
+    def _read(self, rows: np.ndarray) -> Minibatch:
+        minibatch: Minibatch = self.dataset[rows]
         return Minibatch(*(tensor.pin_memory() for tensor in minibatch)) if self.pin_memory else minibatch
 
     def _follow_gpu(self) -> dict[str, Any]:

@@ -54,7 +54,7 @@ PROJECTED_PX = 32
 class Keeper(pl.Callback):
     """Keeps what training yields: progress, metrics, pictures, the probe, checkpoints.
 
-    `cells` is the cells' table, whose plates and treatments the projector colours by; without it there is none.
+    `cells` is the cells' table, whose plates and treatments the projector colours by.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Keeper(pl.Callback):
         progress: Progress,
         probe: Probe | None,
         *,
-        cells: pd.DataFrame | None = None,
+        cells: pd.DataFrame,
     ) -> None:
         check_loggers(plan.settings.loggers)
         self.plan = plan
@@ -197,11 +197,11 @@ class Keeper(pl.Callback):
             metrics.show_views(picture, step)
             if epoch == 1 or not file.is_file():
                 write_views(file, picture, num_cells=len(crops))
-        if epoch == settings.epochs and self.cells is not None and "tensorboard" in settings.loggers:
-            metrics.show_cells(*self._embed_some(module, self.cells), step)
+        if epoch == settings.epochs and "tensorboard" in settings.loggers:
+            metrics.show_cells(*self._embed_some(module), step)
 
     def _embed_some(
-        self, module: SimClrModule, cells: pd.DataFrame
+        self, module: SimClrModule
     ) -> tuple[Float[Tensor, "cell feature"], Float[Tensor, "cell channel height width"], dict[str, list[str]]]:
         """Embed some cells, of wells not trained on where there are any: for the projector, with small pictures."""
         plan, settings = self.plan, self.plan.settings
@@ -216,7 +216,7 @@ class Keeper(pl.Callback):
                 views = resize_crops(crops, settings.view_size_px).contiguous(memory_format=torch.channels_last)
                 embeddings.append(network(views).float().cpu())
             pictures.append(resize_crops(crops, PROJECTED_PX).cpu())
-        shown = cells.iloc[rows]
+        shown = self.cells.iloc[rows]
         wells = shown["Metadata_Plate"] + " " + shown["Metadata_Well"]
         columns = {"treatment": treatment_names(shown), "plate": shown["Metadata_Plate"], "well": wells}
         names = {name: column.astype(str).tolist() for name, column in columns.items()}

@@ -64,6 +64,7 @@ class TrainReport:
     val_loss: float | None
     best_val_loss: float | None
     best_epoch: int | None
+    collapsed_epoch: int | None
     probe: dict[str, float]
     elapsed_s: float
 
@@ -300,6 +301,7 @@ def _report(plan: Plan, first_epoch: int, elapsed_s: float) -> TrainReport:
         val_loss=validated[-1]["val_loss"] if validated else None,
         best_val_loss=best["val_loss"] if best else None,
         best_epoch=best["epoch"] if best else None,
+        collapsed_epoch=next((line["epoch"] for line in lines if line.get("collapsed")), None),
         probe={name: value for name, value in last.items() if name.startswith("probe_")},
         elapsed_s=elapsed_s,
     )

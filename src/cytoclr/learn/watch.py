@@ -19,11 +19,12 @@ __all__ = ["check_finite", "explain_collapse", "lay_out_views", "measure_clouds"
 MAX_CELLS = 1024
 #: Epochs after the warm-up that any training is given before it is judged.
 EPOCHS_GIVEN = 3
-#: A rank of one is one direction for all cells. The demo's screen, which has few kinds of cells and is trained for
-#: minutes, ends above 10; a rank below two leaves nothing to tell treatments by.
+#: A rank of one is one direction for all cells. With `laptop`'s settings on the demo's screen, epochs had 36 to 67 of
+#: 128, also in a training of only 30 steps; below two nothing is left to tell treatments by.
 MIN_RANK = 2.0
-#: Projections whose spread is a hundredth have cosines above 0.9999 with each other: at the lowest temperatures in use
-#: (0.05), their logits differ by less than 0.002, which bfloat16 does not resolve. Healthy ones have 0.9 and more.
+#: Projections whose spread is a hundredth have a mean cosine of 1 - 0.01²: at the lowest temperatures in use (0.05)
+#: their logits differ by some 0.002, which bfloat16 does not resolve. In the same trainings judged epochs had 0.75 and
+#: more.
 MIN_SPREAD = 0.01
 #: Share of the loss of guessing by which a loss differs that has learnt nothing. A loss at guessing is crossed on the
 #: way down in the first steps, so it only counts after the epochs given.
