@@ -123,6 +123,8 @@ def test_a_line_break_is_refused(tmp_path: Path) -> None:
         ({"account": "$(id)"}, "--account .*: expected a name"),
         ({"mail": "-x"}, "--mail '-x': expected a name"),
         ({"gpus": 3}, "256 cannot be shared by 3 devices"),
+        ({"gpus": 2, "settings": Settings(train=TrainSettings(chunk_size=5))}, "chunk_size: 5 cannot be shared by 2"),
+        ({"settings": Settings(train=TrainSettings(nodes=2))}, r"train\.nodes: 2, but these scripts train on one node"),
         ({"settings": Settings(device="cpu")}, "device: cpu, but 1 GPUs are asked for"),
         ({"settings": Settings(device="gpu"), "gpus": 0}, "device: gpu, but --gpus 0"),
     ],

@@ -81,7 +81,8 @@ def write_scripts(
     ------
     SettingsError
         Scripts are there; a number is out of range; a name or a path cannot stand in a script; the device and `gpus`
-        contradict each other; or the minibatch cannot be shared by the GPUs.
+        contradict each other; training is to take several nodes; or the minibatch or its chunks cannot be shared by the
+        GPUs.
     MachineError
         The folder cannot be written.
     """
@@ -283,8 +284,14 @@ def _check_devices(settings: Settings, gpus: int) -> None:
         raise SettingsError(f"device: cpu, but {gpus} GPUs are asked for. Give --gpus 0, or set device to auto.")
     if settings.device == "gpu" and not gpus:
         raise SettingsError("device: gpu, but --gpus 0. Give the number of GPUs, or set device to auto.")
-    devices, size = gpus or settings.train.devices, settings.train.minibatch_size
-    if size % devices:
+    if settings.train.nodes > 1:
         raise SettingsError(
-            f"train.minibatch_size: {size} cannot be shared by {devices} devices. Choose a multiple, or other --gpus."
+            f"train.nodes: {settings.train.nodes}, but these scripts train on one node. Set it to 1, and --gpus to "
+            "what a node has."
         )
+    devices = gpus or settings.train.devices
+    for name, size in (("minibatch_size", settings.train.minibatch_size), ("chunk_size", settings.train.chunk_size)):
+        if size is not None and size % devices:
+            raise SettingsError(
+                f"train.{name}: {size} cannot be shared by {devices} devices. Choose a multiple, or other --gpus."
+            )

@@ -1,5 +1,6 @@
 """Views: of their cell alone, for any number of channels, with every nuisance on its own switch."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from cytoclr.config import AugmentSettings
 from cytoclr.learn.augment import Augmenter
+from cytoclr.learn.augment.nuisances import Nuisances, draw_nuisances
 from cytoclr.learn.minibatch import Minibatch
 
 STILL = {"min_scale": 1.0, "rotate": False, "flip": False}
@@ -102,6 +104,44 @@ def test_a_channel_never_changes_another(backend: Literal["numba", "torch"]) -> 
     first, second = augment(crops, **values), augment(other, **values)
     assert torch.equal(first[:, [0, 2]], second[:, [0, 2]])
     assert ((first - second)[:, 1].abs().mean(dim=(1, 2)) > 0.01).all()
+
+
+def test_switching_a_nuisance_leaves_the_others_as_they_were() -> None:
+    def draw(num_channels: int, **values: object) -> Nuisances:
+        return draw_nuisances(
+            np.arange(9),
+            AugmentSettings(**values),
+            num_channels=num_channels,
+            crop_shape=(20, 20),
+            view_size_px=16,
+            tape_length=1000,
+            seed=0,
+            epoch=0,
+            view=0,
+        )
+
+    base = draw(2)
+    more = draw(3, elastic=0.1, gradient=0.1, drop=0.1, cut_out=0.1, photon_noise=0.1)
+    for name in ("matrices", "blurs", "noise_variances"):
+        np.testing.assert_array_equal(getattr(base, name), getattr(more, name))
+    for name in ("gammas", "offsets", "noise_starts"):
+        np.testing.assert_array_equal(getattr(base, name), getattr(more, name)[:, :2])
+
+
+def test_what_cannot_be_kept_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = pytest.importorskip("cytoclr.learn.augment.compiled")
+
+    asked = []
+
+    def compile_unless_kept(*, cache: bool = False, **_: object) -> Callable[[object], object]:
+        asked.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(compiled.numba, "njit", compile_unless_kept)
+    assert compiled._compile(draw_crops) is draw_crops
+    assert asked == [True, False]
 
 
 # The compiled back end makes what torch makes.

@@ -10,6 +10,7 @@ from cytoclr.cli.app import (
     Changes,
     Config,
     Debug,
+    Model,
     Out,
     SkipMissing,
     app,
@@ -32,6 +33,7 @@ def evaluate(
     out: Out = None,
     changes: Changes = None,
     skip_missing: SkipMissing = False,
+    model: Model = None,
     debug: Debug = False,
     profiles: Annotated[
         Path | None, typer.Option(help="Score this table instead: CSV, Parquet, h5ad, or a folder of them or of npz.")
@@ -61,7 +63,7 @@ def evaluate(
     if profiles is None:
         start_log(debug)
         guard(lambda: _refuse_options(given & _OF_TABLES, "go with --profiles only"), debug)
-        bring_up("evaluate", config, out, changes, skip_missing=skip_missing, debug=debug)
+        bring_up("evaluate", config, out, changes, skip_missing=skip_missing, model=model, debug=debug)
         return
 
     def work() -> None:
@@ -69,7 +71,9 @@ def evaluate(
         from cytoclr.pipeline import evaluate_table
         from cytoclr.terminal import terminal_progress
 
-        _refuse_options(given & {"config", "skip_missing"}, "say nothing of a table: leave --profiles out, or them")
+        _refuse_options(
+            given & {"config", "skip_missing", "model"}, "say nothing of a table: leave --profiles out, or them"
+        )
         changed = parse_changes(changes)
         if normaliser is not None and (normalise is not None or "profile.normalise" in changed):
             refuse("--normalise and --normaliser exclude each other: fit anew, or apply what was fitted.")

@@ -3,7 +3,7 @@
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -407,12 +407,16 @@ def _check_channels(settings: Settings, screen: RealScreenSettings, channels: tu
         IntensityRule(crop.intensity, crop.percentiles, crop.ranges).check_channels(channels)
     except SettingsError as error:
         findings.append(tell_refusal(error, "CHAN002"))
-    return [*findings, *_compare_model(settings, channels)]
+    train, embed = settings.train, settings.embed
+    findings += _compare_model(train.fine_tune_from, train.fine_tune_channels, channels, "train.fine_tune_channels")
+    findings += _compare_model(embed.model, embed.model_channels, channels, "embed.model_channels")
+    return findings
 
 
-def _compare_model(settings: Settings, channels: tuple[str, ...]) -> Iterator[Finding]:
-    """Compare with the channels of the model to go on from, which its model.json tells."""
-    source, renamed = settings.train.fine_tune_from, settings.train.fine_tune_channels
+def _compare_model(
+    source: Path | None, renamed: Mapping[str, str], channels: tuple[str, ...], setting: str
+) -> Iterator[Finding]:
+    """Compare with the channels of a model to go on from or to embed with, which its model.json tells."""
     if source is None:
         return
     told = next((path for path in _list_descriptions(source) if path.is_file()), None)
@@ -430,7 +434,7 @@ def _compare_model(settings: Settings, channels: tuple[str, ...]) -> Iterator[Fi
     unknown = [name for name in renamed if name not in names]
     if unknown:
         message = (
-            f"train.fine_tune_channels names {', '.join(unknown)}; the model {source} has {', '.join(names)}. Expected "
+            f"{setting} names {', '.join(unknown)}; the model {source} has {', '.join(names)}. Expected "
             "{the model's name: the screen's name}."
         )
         yield tell_refusal(SettingsError(message, code="CHAN002"))
@@ -439,7 +443,7 @@ def _compare_model(settings: Settings, channels: tuple[str, ...]) -> Iterator[Fi
             DataError(
                 f"{source}: the model was trained on the channels {', '.join(names)}; the screen has "
                 f"{', '.join(channels)}. Expected the same names in the same order: choose them so (screen.channels), "
-                "or where only names differ say so (train.fine_tune_channels).",
+                f"or where only names differ say so ({setting}).",
                 code="CHAN001",
             )
         )

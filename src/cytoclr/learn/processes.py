@@ -43,9 +43,9 @@ def check_tasks(settings: TrainSettings, task: Task | None) -> None:
     devices, nodes = settings.devices, settings.nodes
     if task is None and nodes > 1:
         raise SettingsError(
-            f"train.nodes: {nodes}, but this is one process on one machine. Start it on each by srun, with "
-            f"--nodes={nodes} --ntasks-per-node={devices}, or by torchrun, with --nnodes={nodes} "
-            f"--nproc-per-node={devices}."
+            f"train.nodes: {nodes}, but this is one process on one machine. Write a script that calls "
+            f"cytoclr.learn.train and start it by srun, with --nodes={nodes} --ntasks-per-node={devices}, or by "
+            f"torchrun, with --nnodes={nodes} --nproc-per-node={devices}; or set train.nodes to 1."
         )
     if task is not None and task.num_tasks != devices * nodes:
         raise SettingsError(
