@@ -120,7 +120,7 @@ def test_a_preset_lies_under_what_is_set(name: str) -> None:
 
 
 def test_an_unknown_preset_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"c\.yaml: preset: expected one of laptop, gpu, multi-gpu, seed-2020; found"):
+    with pytest.raises(SettingsError, match=r"c\.yaml: preset: expected one of laptop, gpu, .*; found"):
         check_settings({"preset": "gpus"}, source="c.yaml", folder=Path())
     with pytest.raises(SettingsError, match="--set preset: preset: expected"):
         check_settings({}, source="c.yaml", folder=Path(), changes={"preset": "fast"})
