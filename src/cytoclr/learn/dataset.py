@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from cytoclr.data.crops import CropStore
 from cytoclr.learn.minibatch import Minibatch
-from cytoclr.learn.order import EpochOrder, split_wells
+from cytoclr.learn.order import EpochOrder
 
-__all__ = ["CropDataset", "EpochOrder", "MinibatchLoader", "build_loader", "read_minibatch", "split_wells"]
+__all__ = ["CropDataset", "MinibatchLoader", "build_loader", "read_minibatch"]
 
 
 class CropDataset(Dataset[Minibatch]):
