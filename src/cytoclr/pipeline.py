@@ -775,7 +775,9 @@ class _Run:
         if settings.every_n_epochs == 0:
             return None
         root = self.folder if settings.screen is None else self.folder / "probe"
-        return partial(_probe_treatments, root, settings, self.settings.embed, self.settings.device, self.settings.seed)
+        # norms that several processes share must not be put into training mode in one of them alone
+        how = self.settings.embed.model_copy(update={"recalibrate": "none"})
+        return partial(_probe_treatments, root, settings, how, self.settings.device, self.settings.seed)
 
 
 def _probe_treatments(

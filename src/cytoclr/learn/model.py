@@ -232,6 +232,7 @@ def describe_model(
 _SAMPLERS_SEE = {
     "balanced": "treatments, to balance minibatches",
     "batch-balanced": "plates, to balance minibatches by batch",
+    "within-batch": "plates, to take minibatches from one batch",
 }
 
 

@@ -16,7 +16,7 @@ from cytoclr.learn.draws import derive_generator
 from cytoclr.learn.labels import CellLabels, encode_labels
 from cytoclr.learn.order import EpochOrder, split_wells
 from cytoclr.storage import hash_json
-from cytoclr.tables import WELL, treatment_names
+from cytoclr.tables import treatment_names
 
 __all__ = ["Plan", "make_plan"]
 
@@ -101,7 +101,7 @@ def make_plan(
     num_processes = settings.devices * settings.nodes
     if len(trained) < 2 * num_processes:
         raise DataError(f"cells: {len(trained)} are left to train on, expected at least {2 * num_processes}.")
-    wells = cells[WELL].agg("/".join, axis=1)
+    wells = cells["Metadata_Plate"] + "/" + cells["Metadata_Well"]
     names = treatment_names(cells)
     dumped = settings.model_dump(mode="json", exclude=set(FREE_SETTINGS))
     identity = {

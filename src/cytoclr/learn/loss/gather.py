@@ -26,8 +26,8 @@ def gather_projections(projections: Float[Tensor, "view cell feature"]) -> Float
     Notes
     -----
     The loss of the whole is computed in every process. Its gradient with respect to a process's own projections is
-    complete there; distributed training then averages the parameters' gradients over the processes, so the loss
-    must be multiplied by their number to be that of one process with the whole minibatch.
+    complete there; distributed training then averages the parameters' gradients over the processes, so the gradient of
+    the projections must be multiplied by their number (`learn/module.py`) to be that of one process with all cells.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return projections
