@@ -23,7 +23,7 @@ fix: .venv/installed-dev  ## put style right
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/installed-dev  ## measure quality on three virtual screens (about 15 minutes)
+bench: .venv/installed-dev  ## measure quality on three virtual screens
 	$(BIN)/python benchmarks/quality.py
 
 clean:  ## forget the installation; runs are kept
