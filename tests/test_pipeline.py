@@ -157,7 +157,7 @@ def test_other_encoders_and_tables_are_baselines(config: Path, copy: Path, tmp_p
     )
     finish(start(config, copy, *(part for change in changes for part in ("--set", change))))
     baselines = json.loads((copy / "scores.json").read_text())["baselines"]
-    assert list(baselines) == ["untrained", "intensities", "imagenet", "cell-count", "theirs"]
+    assert list(baselines) == ["untrained", "imagenet", "intensities", "cell-count", "theirs"]
     assert baselines["theirs"]["nsc"] == baselines["untrained"]["nsc"]
     assert (copy / "baselines/imagenet.parquet").is_file()
 
