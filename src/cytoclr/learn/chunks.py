@@ -15,7 +15,7 @@ __all__ = ["ChunkedProjections", "split_minibatch"]
 def split_minibatch(minibatch: Minibatch, chunk_size: int) -> list[Minibatch]:
     """Divide a minibatch into chunks of so many cells; the last has what is left. Nothing is copied."""
     starts = range(0, len(minibatch.rows), chunk_size)
-    return [Minibatch(*(part[start : start + chunk_size] for part in minibatch)) for start in starts]
+    return [minibatch.take(slice(start, start + chunk_size)) for start in starts]
 
 
 class ChunkedProjections:

@@ -18,7 +18,7 @@ from cytoclr.data.crops import CropStore
 from cytoclr.errors import DataError, MachineError, SettingsError, list_some
 from cytoclr.learn.dataset import read_minibatch
 from cytoclr.learn.encoder import build_lean
-from cytoclr.learn.minibatch import Minibatch, prepare_crops
+from cytoclr.learn.minibatch import prepare_crops
 from cytoclr.learn.model import Encoder
 from cytoclr.progress import Progress, Silent
 from cytoclr.tables import EMBEDDINGS, check_table, is_control, sort_naturally
@@ -113,8 +113,8 @@ class _Show:
         self._crops, self._encoder, self.place = crops, encoder, place
 
     def __call__(self, rows: Int[np.ndarray, " cell"]) -> Float[Tensor, "cell channel view_height view_width"]:
-        minibatch = Minibatch(*(tensor.to(self.place) for tensor in read_minibatch(self._crops, rows)))
-        views = resize_crops(prepare_crops(minibatch, self._encoder.transform), self._encoder.view_size_px)
+        crops = prepare_crops(read_minibatch(self._crops, rows).move_to(self.place), self._encoder.transform)
+        views = resize_crops(crops, self._encoder.view_size_px)
         return views.contiguous(memory_format=torch.channels_last)
 
 

@@ -39,7 +39,6 @@ __all__ = ["Keeper", "Probe"]
 #: Given the encoder as it stands, returns what is to be logged of it: ``{"accuracy": 0.41, "chance": 0.04}``.
 Probe = Callable[[Encoder], Mapping[str, float]]
 
-
 log = logging.getLogger(__name__)
 
 #: Views of cells as the encoder sees them, in the model folder.
@@ -191,7 +190,7 @@ class Keeper(pl.Callback):
         assert self.last_minibatch is not None
         assert module.last_views is not None
         if epoch == 1 or epoch % settings.checkpoint_every_n_epochs == 0 or not file.is_file():
-            shown = Minibatch(*(part[: module.last_views.shape[1]] for part in self.last_minibatch))
+            shown = self.last_minibatch.take(slice(module.last_views.shape[1]))
             crops = resize_crops(prepare_crops(shown, settings.transform), settings.view_size_px)
             picture = lay_out_views(crops, module.last_views.float())
             metrics.show_views(picture, step)
@@ -210,8 +209,7 @@ class Keeper(pl.Callback):
         network = copy.deepcopy(module.backbone).eval()
         embeddings, pictures = [], []
         for some in np.array_split(rows, -(-len(rows) // 100)):
-            minibatch = Minibatch(*(tensor.to(plan.place) for tensor in read_minibatch(plan.crops, some)))
-            crops = prepare_crops(minibatch, settings.transform)
+            crops = prepare_crops(read_minibatch(plan.crops, some).move_to(plan.place), settings.transform)
             with torch.inference_mode():
                 views = resize_crops(crops, settings.view_size_px).contiguous(memory_format=torch.channels_last)
                 embeddings.append(network(views).float().cpu())

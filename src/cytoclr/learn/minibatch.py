@@ -23,6 +23,15 @@ class Minibatch(NamedTuple):
     low: Float[Tensor, "cell channel"]
     high: Float[Tensor, "cell channel"]
 
+    def take(self, cells: slice) -> "Minibatch":
+        """Return a part of it; nothing is copied."""
+        return Minibatch(*(part[cells] for part in self))
+
+    def move_to(self, place: torch.device) -> "Minibatch":
+        """Return it where something will be computed."""
+        # not called `to`: Lightning would then call it, with arguments of its own, instead of moving each tensor
+        return Minibatch(*(part.to(place) for part in self))
+
 
 def prepare_crops(minibatch: Minibatch, transform: Transform) -> Float[Tensor, "cell channel height width"]:
     """Scale raw crops to 0..1 and transform them as the encoder expects, where they are.
