@@ -21,6 +21,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from cytoclr.config import (
+    HOW_FAST,
     Bbbc021Settings,
     CropSettings,
     EmbedSettings,
@@ -329,10 +330,9 @@ class _Run:
         if self.settings.embed.model is not None:
             return
         settings, seed = self.settings.train, self.settings.seed
-        how_fast = {"num_workers", "preload", "devices", "nodes", "compile", "loggers"}
         by_content = {"fine_tune_from", "probe"}  # not by their place
         inputs = {
-            "settings": _values(settings, leave_out=how_fast | by_content),
+            "settings": _values(settings, leave_out=by_content.union(HOW_FAST)),
             "probe": _values(settings.probe, leave_out={"screen"}),
             "seed": seed,
             "crops": self._hash_crops(),

@@ -14,12 +14,12 @@ import pytorch_lightning as pl
 import torch
 from conftest import MakeScreen
 
-from cytoclr.config import TrainSettings
+from cytoclr.config import SamplerName, TrainSettings
 from cytoclr.data.crops import CropStore, Shard, write_crop_manifest
 from cytoclr.errors import DamagedError
 from cytoclr.learn.dataset import CropDataset, MinibatchLoader, build_loader, read_minibatch
 from cytoclr.learn.minibatch import Minibatch, prepare_crops
-from cytoclr.learn.order import EpochOrder, SamplerName
+from cytoclr.learn.order import EpochOrder
 from cytoclr.learn.train import train
 from cytoclr.progress import Silent
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cytoclr.config import SamplerName
 from cytoclr.errors import SettingsError
-from cytoclr.learn.order import EpochOrder, SamplerName, deal_evenly, split_wells
+from cytoclr.learn.order import EpochOrder, deal_evenly, split_wells
 
 
 def describe_cells(wells: list[int], num_cells: int) -> pd.DataFrame:

@@ -35,9 +35,10 @@ from cytoclr.config.stages import (
     SelectSettings,
     Settings,
 )
-from cytoclr.config.train import ProbeSettings, TrainSettings
+from cytoclr.config.train import HOW_FAST, LoggerName, ProbeSettings, SamplerName, TrainSettings
 
 __all__ = [
+    "HOW_FAST",
     "NUISANCES",
     "PRESETS",
     "AugmentSettings",
@@ -52,6 +53,7 @@ __all__ = [
     "ImagesSettings",
     "LabelsSeen",
     "LoadDataSettings",
+    "LoggerName",
     "MaskSettings",
     "Normalisation",
     "Nuisance",
@@ -62,6 +64,7 @@ __all__ = [
     "ProtocolChanges",
     "ProtocolName",
     "ReportSettings",
+    "SamplerName",
     "ScPortraitSettings",
     "ScreenSettings",
     "SelectBy",

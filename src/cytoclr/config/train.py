@@ -8,7 +8,14 @@ from cytoclr.config.augment import AugmentSettings
 from cytoclr.config.screens import SingleCellSettings
 from cytoclr.config.section import FilePath, Fraction, Positive, Section, read_list
 
-__all__ = ["ProbeSettings", "TrainSettings"]
+__all__ = ["HOW_FAST", "LoggerName", "ProbeSettings", "SamplerName", "TrainSettings"]
+
+#: How an epoch's cells are drawn; see `cytoclr.learn.order.EpochOrder`.
+SamplerName = Literal["random", "balanced", "batch-balanced", "within-batch"]
+#: Who else is told how training goes.
+LoggerName = Literal["tensorboard", "wandb", "mlflow"]
+#: Settings that decide how fast training is and who is told, but not its result.
+HOW_FAST = ("num_workers", "preload", "devices", "nodes", "compile", "loggers")
 
 
 class ProbeSettings(Section):
@@ -51,7 +58,7 @@ class TrainSettings(Section):
     learning_rate: float = Field(4e-3, gt=0.0)
     weight_decay: float = Field(1e-4, ge=0.0)
     warmup_epochs: float = Field(1.0, ge=0.0)
-    sampler: Literal["random", "balanced", "batch-balanced", "within-batch"] = Field(
+    sampler: SamplerName = Field(
         "random",
         description="balanced, batch-balanced: treatments, batches equally often; within-batch: each minibatch of one",
     )
@@ -68,7 +75,7 @@ class TrainSettings(Section):
     )
     sync_norm: bool = Field(True, description="statistics of normalisation over all devices")
     compile: bool = Field(False, description="the backbone, by torch.compile: needs a C++ compiler, and a minute")
-    loggers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], BeforeValidator(read_list)] = Field(
+    loggers: Annotated[tuple[LoggerName, ...], BeforeValidator(read_list)] = Field(
         ("tensorboard",), description="beside metrics.jsonl; wandb and mlflow need their packages"
     )
     num_workers: int = Field(0, ge=0, description="loader processes; nought suits memory-mapped crops")

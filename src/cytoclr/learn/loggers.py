@@ -6,7 +6,7 @@ import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +14,12 @@ from jaxtyping import Float, UInt8
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
+from cytoclr.config import LoggerName
 from cytoclr.errors import SettingsError
 from cytoclr.storage import read_json, write_json
 
-__all__ = ["LoggerName", "check_loggers", "finish_logger", "log_cells", "log_picture", "start_loggers"]
+__all__ = ["check_loggers", "finish_logger", "log_cells", "log_picture", "start_loggers"]
 
-LoggerName = Literal["tensorboard", "wandb", "mlflow"]
 #: Under this name runs of ours are found; ``WANDB_PROJECT`` and ``MLFLOW_EXPERIMENT_NAME`` change it.
 PROJECT = "cytoclr"
 #: Which runs of W&B and MLflow a training belongs to, to go on with them.

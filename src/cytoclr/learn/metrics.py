@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from cytoclr.learn.loggers import LoggerName, finish_logger, log_cells, log_picture, start_loggers
+from cytoclr.config import LoggerName
+from cytoclr.learn.loggers import finish_logger, log_cells, log_picture, start_loggers
 from cytoclr.storage import write_text
 
 __all__ = ["EPOCH_METRICS", "STEP_METRICS", "MetricsLog", "read_metrics"]

@@ -1,21 +1,18 @@
 """Which cells are trained on, and in which order: the split by well, and the samplers."""
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
 from torch.utils.data import Sampler
 
+from cytoclr.config import SamplerName
 from cytoclr.errors import SettingsError
 from cytoclr.learn.draws import derive_generator
 from cytoclr.tables import TREATMENT, WELL
 
-__all__ = ["EpochOrder", "SamplerName", "deal_evenly", "gather_by_group", "split_wells"]
-
-#: How an epoch's cells are drawn; see `EpochOrder`.
-SamplerName = Literal["random", "balanced", "batch-balanced", "within-batch"]
+__all__ = ["EpochOrder", "deal_evenly", "gather_by_group", "split_wells"]
 
 
 def split_wells(

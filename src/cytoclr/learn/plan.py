@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from jaxtyping import Int
 
-from cytoclr.config import TrainSettings
+from cytoclr.config import HOW_FAST, TrainSettings
 from cytoclr.data.crops import CropStore
 from cytoclr.errors import DataError, MachineError, SettingsError
 from cytoclr.learn.draws import derive_generator
@@ -21,17 +21,7 @@ from cytoclr.tables import treatment_names
 __all__ = ["Plan", "make_plan"]
 
 #: Settings that change nothing in the result: a run may go on with others.
-FREE_SETTINGS = (
-    "num_workers",
-    "preload",
-    "log_every_n_steps",
-    "checkpoint_every_n_epochs",
-    "probe",
-    "devices",
-    "nodes",
-    "compile",
-    "loggers",
-)
+FREE_SETTINGS = (*HOW_FAST, "log_every_n_steps", "checkpoint_every_n_epochs", "probe")
 
 
 @dataclass(frozen=True)
