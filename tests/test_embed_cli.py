@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 import yaml
+from toys import SMALL_SCREEN
 from typer.testing import CliRunner, Result
 
 from cytoclr.cli import app
@@ -22,19 +23,7 @@ from cytoclr.pipeline import run
 from cytoclr.storage import read_json, read_table
 
 TINY: dict[str, Any] = {
-    "screen": {
-        "reader": "virtual",
-        "screen_seed": 5,
-        "num_mechanisms": 2,
-        "compounds_per_mechanism": 2,
-        "doses": 1,
-        "num_batches": 2,
-        "plates_per_batch": 1,
-        "control_wells": 3,
-        "positive_control_wells": 1,
-        "field_size_px": 256,
-        "cells_per_site": 20,
-    },
+    "screen": SMALL_SCREEN,
     "crop": {"size_px": 48},
     "evaluate": {"bootstraps": 100, "permutations": 100, "probe": False},
 }

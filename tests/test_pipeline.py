@@ -14,6 +14,7 @@ import pytest
 import safetensors.torch
 import timm
 import yaml
+from toys import SMALL_SCREEN
 
 from cytoclr.config import check_settings
 from cytoclr.data.crops import CropStore
@@ -24,19 +25,7 @@ from cytoclr.storage import Manifest, read_table
 from cytoclr.tables import feature_columns
 
 SMALL = {
-    "screen": {
-        "reader": "virtual",
-        "screen_seed": 5,
-        "num_mechanisms": 2,
-        "compounds_per_mechanism": 2,
-        "doses": 1,
-        "num_batches": 2,
-        "plates_per_batch": 1,
-        "control_wells": 3,
-        "positive_control_wells": 1,
-        "field_size_px": 256,
-        "cells_per_site": 20,
-    },
+    "screen": SMALL_SCREEN,
     "train": {
         "epochs": 4,
         "checkpoint_every_n_epochs": 2,

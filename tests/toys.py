@@ -24,6 +24,21 @@ ROWS, COLUMNS = 72, 96
 DIAMETER_PX = 12
 CROP_PX = 24
 
+#: Settings of a virtual screen: the whole way with it takes seconds.
+SMALL_SCREEN: dict[str, Any] = {
+    "reader": "virtual",
+    "screen_seed": 5,
+    "num_mechanisms": 2,
+    "compounds_per_mechanism": 2,
+    "doses": 1,
+    "num_batches": 2,
+    "plates_per_batch": 1,
+    "control_wells": 3,
+    "positive_control_wells": 1,
+    "field_size_px": 256,
+    "cells_per_site": 20,
+}
+
 Field = tuple[str, int]
 
 
