@@ -22,7 +22,7 @@ from cytoclr.data.cut import cut_crops
 from cytoclr.data.stage import CropPlan, choose_nuclei_channel, plan_crops
 from cytoclr.errors import DataError, MachineError, SettingsError
 from cytoclr.progress import Silent
-from cytoclr.storage import hash_json, read_json, read_table
+from cytoclr.storage import hash_file, hash_json, read_json, read_table
 
 SIZE = 96
 
@@ -142,6 +142,15 @@ def test_crops_that_cross_the_border_are_filled_up_with_background(screen: Path,
     listed = pd.read_csv(tmp_path / "flagged/left_out.csv")
     assert (listed["reason"] == "flagged padded").sum() == 36
     assert left["Metadata_Object"].max() == 3
+
+
+@pytest.mark.parametrize("drop", [[], ["padded"]])
+def test_crops_carry_the_hash_of_their_bytes(screen: Path, tmp_path: Path, drop: list[str]) -> None:
+    crops, _ = cut(screen, tmp_path / "out", border="pad", drop=drop)
+    shards = read_json(crops.folder / "manifest.json")["shards"]
+    assert shards
+    for shard in shards:
+        assert shard["sha256"] == hash_file(crops.folder / shard["file"])
 
 
 def test_a_padded_crop_is_the_crop_of_a_padded_field() -> None:
