@@ -8,7 +8,7 @@ Measures, for the demo's screen (or ``--seed``), on profiles of treatments (mean
 - chance: NSCB by guessing.
 
 Against: the same screen without any nuisance, without each one, and without any effect.
-Run: ``python benchmarks/virtual.py [--seed 0] [--only all none]`` (some 15 s a line on two cores).
+Run: ``python benchmarks/virtual.py [--seed 0] [--only all none]`` (some half a minute a line on two cores).
 """
 
 import argparse
@@ -19,19 +19,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cytoclr.config import NUISANCES, ProfileSettings, VirtualSettings
+from cytoclr import pipeline
+from cytoclr.config import NUISANCES, ProfileSettings, Settings, VirtualSettings
 from cytoclr.data.crops import CropStore
-from cytoclr.data.cut import IntensityRule, cut_fields
 from cytoclr.data.intensities import measure_intensities
-from cytoclr.data.locations import read_locations, split_locations
-from cytoclr.data.readers.bbbc021 import find_images, read_image_table
-from cytoclr.data.virtual import CONTROL, POSITIVE_CONTROL, VirtualScreen, simulate_screen
+from cytoclr.data.virtual import CONTROL, VirtualScreen
 from cytoclr.evaluate.protocols import PROTOCOLS
 from cytoclr.evaluate.scoring import Matched, score_nsc, score_nscb
 from cytoclr.evaluate.treatments import annotate_treatments
 from cytoclr.profiles.stage import profile, profile_wells
-from cytoclr.progress import Silent
-from cytoclr.tables import MECHANISM, TREATMENT
+from cytoclr.storage import read_table
+from cytoclr.tables import MECHANISM, TREATMENT, WELL
 
 PROTOCOL = PROTOCOLS["treatment-mean"]
 
@@ -65,9 +63,9 @@ def list_variants(seed: int) -> dict[str, VirtualSettings]:
 def measure_screen(name: str, settings: VirtualSettings, folder: Path) -> str:
     """Simulate a screen, cut it, measure intensities, score them."""
     began_s = time.monotonic()
-    screen = simulate_screen(settings, folder / "screen")
+    run = pipeline.crop(Settings(screen=settings), folder / "run")
     elapsed_s = time.monotonic() - began_s
-    cells, crops = cut_screen(screen, folder / "crops")
+    screen, cells, crops = VirtualScreen(run / "virtual"), read_table(run / "cells.parquet"), CropStore(run / "crops")
     intensities = measure_intensities(crops, cells)
     mechanisms = pd.read_csv(screen.mechanism_table)
     mechanisms.columns = pd.Index([*TREATMENT, MECHANISM])
@@ -82,25 +80,6 @@ def measure_screen(name: str, settings: VirtualSettings, folder: Path) -> str:
     total = int(across.answered.sum())
     figures = " ".join(f"{share:6.2f}" for share in [*shares, share_oracle(screen, cells, mechanisms)])
     return f"{name:16} {len(cells):5} {elapsed_s:6.1f} s {same_batch:11.2f} {figures} {total:6}"
-
-
-def cut_screen(screen: VirtualScreen, folder: Path) -> tuple[pd.DataFrame, CropStore]:
-    """Cut crops of 64 px around the centres that the screen gives."""
-    table = read_image_table(screen.image_table, controls=(CONTROL,), positive_controls=(POSITIVE_CONTROL,))
-    sites, _ = find_images(table, screen.images, skip_missing=False)
-    locations = split_locations(read_locations(screen.locations), sites, str(screen.locations))
-    cells, _ = cut_fields(
-        sites,
-        locations,
-        folder,
-        size_px=64,
-        nuclei_channel=None,
-        nucleus_diameter_px=20.0,
-        intensity=IntensityRule("plate-percentile", (1.0, 99.9)),
-        pixel_size_um=screen.pixel_size_um,
-        progress=Silent(),
-    )
-    return cells, CropStore(folder)
 
 
 def share_correct(matched: Matched) -> float:
@@ -120,7 +99,7 @@ def share_oracle(screen: VirtualScreen, cells: pd.DataFrame, mechanisms: pd.Data
     planted = pd.read_csv(screen.planted).drop(columns=["Metadata_MoA", "Metadata_Batch", "Metadata_Effect"])
     traits = [column for column in planted if column not in TREATMENT]
     planted[traits] /= planted[traits].std().replace(0.0, 1.0)
-    about = cells.drop(columns=["Metadata_Object", "Metadata_CellID", "Metadata_Site", "x", "y"]).drop_duplicates()
+    about = cells[[*WELL, "Metadata_Batch", *TREATMENT, "Metadata_control_type"]].drop_duplicates()
     controls = pd.DataFrame({"Metadata_Compound": [CONTROL], "Metadata_Concentration": [0.0]})
     wells = about.merge(pd.concat([planted, controls]).fillna(0.0), on=TREATMENT)
     profiles = profile_wells(wells, ProfileSettings(normalise="none")).well
