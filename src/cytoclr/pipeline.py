@@ -86,7 +86,7 @@ STAGES: dict[Stage, int] = {
     "embed": 3,
     "profile": 2,
     "evaluate": 2,
-    "report": 3,
+    "report": 4,
 }
 
 #: Sites that are looked at before a screen is cut.
@@ -522,7 +522,9 @@ class _Run:
     def report(self) -> None:
         """Draw the report."""
         stages: tuple[Stage, ...] = (
-            ("crop", "train", "profile", "evaluate") if self._trains else ("crop", "profile", "evaluate")
+            ("crop", "train", "embed", "profile", "evaluate")
+            if self._trains
+            else ("crop", "embed", "profile", "evaluate")
         )
         hashes = {stage: self._hashes(stage) for stage in stages}
         inputs = {"settings": _values(self.settings.report), "seed": self.settings.seed, "stages": hashes}
@@ -540,6 +542,7 @@ class _Run:
                 crops=self._crops,
                 scores=read_json(self.folder / "scores.json"),
                 matches=read_table(self.folder / "matches.parquet"),
+                embeddings=self._read_embeddings(TRAINED),
                 mechanisms=self._mechanisms,
                 metrics=_read_lines(self.folder / "model" / "metrics.jsonl") if self._trains else [],
                 provenance=read_json(self.folder / "provenance.json"),

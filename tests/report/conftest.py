@@ -12,7 +12,7 @@ from cytoclr.config import AugmentSettings, EvaluateSettings, ReportSettings
 from cytoclr.data.crops import CropStore, Shard, open_shard, plate_stem, write_crop_manifest
 from cytoclr.evaluate import Baseline, Evaluation, describe_selection, evaluate
 from cytoclr.report import ReportInputs, write_report
-from cytoclr.tables import TREATMENT, feature_columns
+from cytoclr.tables import TREATMENT, WELL, feature_columns
 
 MECHANISMS = [
     "Actin disruptors",
@@ -134,6 +134,14 @@ def draw_views() -> bytes:
     return file.getvalue()
 
 
+def embed_cells(cells: pd.DataFrame, wells: pd.DataFrame, generator: np.random.Generator) -> pd.DataFrame:
+    """Each cell near its well's profile."""
+    names = feature_columns(wells)
+    of_well = cells[WELL].merge(wells[[*WELL, *names]], on=WELL, how="left")[names]
+    features = of_well + generator.normal(0, 1.0, of_well.shape)
+    return pd.concat([cells.drop(columns=["Metadata_Object", "x", "y"]), features.astype(np.float32)], axis=1)
+
+
 def make_inputs(
     folder: Path, *, compounds: list[str], mechanism_names: list[str], cells_per_well: int = 12
 ) -> ReportInputs:
@@ -177,6 +185,7 @@ def make_inputs(
         settings_text="seed: 0\ntrain:\n  epochs: 20\n",
         matches=evaluation.matches,
         mechanisms=mechanisms,
+        embeddings=embed_cells(cells, wells, np.random.default_rng(2)),
         metrics=make_metrics(20),
         views=draw_views(),
         augment=AugmentSettings(),

@@ -100,6 +100,39 @@ def test_pointing_shows_cells(reader: Reader) -> None:
     assert page.locator("#map-details canvas").first.evaluate(lit)
 
 
+COLOURS_OF = """one => {
+    // of a copy: the browser remarks on canvases that are read often
+    const copy = Object.assign(document.createElement('canvas'), {width: one.width, height: one.height});
+    const context = copy.getContext('2d', {willReadFrequently: true});
+    context.drawImage(one, 0, 0);
+    const pixels = context.getImageData(0, 0, one.width, one.height).data;
+    const sums = [0, 0, 0];
+    pixels.forEach((value, i) => { if (i % 4 < 3) sums[i % 4] += value; });
+    return sums;
+}"""
+
+
+def test_channels_are_switched_everywhere(reader: Reader) -> None:
+    page = reader.page
+    page.wait_for_timeout(300)
+    canvas = page.locator("#map-details canvas").first
+    red, green, blue = canvas.evaluate(COLOURS_OF)
+    page.locator("#map-card .channels button", has_text="Actin").click()
+    page.wait_for_timeout(200)
+    less_red, *_ = canvas.evaluate(COLOURS_OF)
+    assert less_red < 0.8 * red
+    assert green > 0
+    page.locator("#map-card .channels button", has_text="Tubulin").click()
+    page.wait_for_timeout(200)
+    sums = canvas.evaluate(COLOURS_OF)
+    assert min(sums) == pytest.approx(max(sums), rel=0.01)  # one channel alone is grey
+    page.locator("#map-card .channels button", has_text="DNA").click()  # the last one stays on
+    assert page.locator(".channels button[aria-pressed=true]").count() == page.locator(".channels").count()
+    page.locator("#map-card .channels button", has_text="all").click()
+    page.wait_for_timeout(200)
+    assert canvas.evaluate(COLOURS_OF) == [red, green, blue]
+
+
 def test_the_legend_shows_a_group_alone(reader: Reader) -> None:
     button = reader.page.locator("#map-legend button").first
     button.click()

@@ -24,6 +24,7 @@ __all__ = [
     "draw_cells",
     "make_strips",
     "pack_tiles",
+    "spell_hue",
 ]
 
 #: Height and width of a cell on the page; larger crops are made smaller.
@@ -68,27 +69,46 @@ def choose_hues(channels: Sequence[str]) -> list[Hue]:
     return [chosen[i] if i in chosen else left.pop(0) for i in range(len(channels))]
 
 
+def spell_hue(hue: Hue) -> str:
+    """Write a colour as pages do.
+
+    >>> spell_hue((1.0, 0.5, 0.0))
+    '#ff8000'
+    """
+    return "#" + "".join(f"{round(255 * part):02x}" for part in hue)
+
+
 @dataclass(frozen=True)
 class Tiles:
-    """Cells as square tiles, row after row, `COLUMNS` across, on sheets of `PER_SHEET`: WebP in base64."""
+    """Cells as grey square tiles, row after row, `COLUMNS` across, on sheets of `PER_SHEET`.
+
+    ``sheets[i][c]`` is sheet i in channel c, WebP in base64; `um_a_px` is µm a pixel of a tile, None if not known.
+    """
 
     tile_px: int
-    sheets: tuple[str, ...]
+    um_a_px: float | None
+    sheets: tuple[tuple[str, ...], ...]
 
 
-def pack_tiles(crops: CropStore, rows: Int[np.ndarray, " cell"], hues: Sequence[Hue]) -> Tiles:
-    """Colour these crops and pack them; tile i is crop ``rows[i]``."""
+def pack_tiles(crops: CropStore, rows: Int[np.ndarray, " cell"]) -> Tiles:
+    """Pack these crops, each channel by itself; tile i is crop ``rows[i]``."""
     tile_px = min(TILE_PX, crops.size_px)
     sheets = []
     for start in range(0, len(rows), PER_SHEET):
         shown = rows[start : start + PER_SHEET]
-        pixels = _resize(_tint(_read_scaled(crops, shown), hues), tile_px)
-        num_rows = -(-len(shown) // COLUMNS)
-        sheet = np.zeros((num_rows * COLUMNS, tile_px, tile_px, 3), dtype=np.uint8)
-        sheet[: len(shown)] = pixels
-        grid = sheet.reshape(num_rows, COLUMNS, tile_px, tile_px, 3).swapaxes(1, 2)
-        sheets.append(_encode(grid.reshape(num_rows * tile_px, COLUMNS * tile_px, 3)))
-    return Tiles(tile_px, tuple(sheets))
+        light = _read_scaled(crops, shown)
+        sheets.append(tuple(_pack_sheet(light[:, i], tile_px) for i in range(len(crops.channels))))
+    um_a_px = None if crops.pixel_size_um is None else crops.pixel_size_um * crops.size_px / tile_px
+    return Tiles(tile_px, um_a_px, tuple(sheets))
+
+
+def _pack_sheet(light: Float[np.ndarray, "cell height width"], tile_px: int) -> str:
+    grey = (np.clip(light, 0.0, 1.0) * 255).round().astype(np.uint8)
+    num_rows = -(-len(grey) // COLUMNS)
+    sheet = np.zeros((num_rows * COLUMNS, tile_px, tile_px), dtype=np.uint8)
+    sheet[: len(grey)] = _resize(grey, tile_px)
+    grid = sheet.reshape(num_rows, COLUMNS, tile_px, tile_px).swapaxes(1, 2)
+    return _encode(grid.reshape(num_rows * tile_px, COLUMNS * tile_px))
 
 
 @dataclass(frozen=True)
@@ -156,14 +176,16 @@ def _tint(
     return pixels
 
 
-def _resize(pixels: UInt8[np.ndarray, "cell height width 3"], size_px: int) -> UInt8[np.ndarray, "cell size size 3"]:
+def _resize(
+    pixels: UInt8[np.ndarray, "cell height width *rgb"], size_px: int
+) -> UInt8[np.ndarray, "cell size size *rgb"]:
     if pixels.shape[1] == size_px:
         return pixels
     images = [Image.fromarray(one).resize((size_px, size_px), Image.Resampling.BOX) for one in pixels]
     return np.stack([np.asarray(image) for image in images])
 
 
-def _encode(pixels: UInt8[np.ndarray, "height width 3"]) -> str:
+def _encode(pixels: UInt8[np.ndarray, "height width *rgb"]) -> str:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="WEBP", quality=82, method=4)
     return base64.b64encode(file.getvalue()).decode()

@@ -1,19 +1,20 @@
 """What the page shows: the facts its template states, and the data its script draws."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cytoclr.config import AugmentSettings, ReportSettings
+from cytoclr.config import ReportSettings
 from cytoclr.data.crops import CropStore
 from cytoclr.errors import DataError
 from cytoclr.mechanisms import join_mechanisms
 from cytoclr.progress import Progress
-from cytoclr.report.cells import choose_hues, cut_views, draw_cells, make_strips, pack_tiles
-from cytoclr.report.maps import MIN_POINTS, Layout, lay_out_profiles
+from cytoclr.report.cells import choose_hues, cut_views, make_strips, pack_tiles, spell_hue
+from cytoclr.report.inputs import ReportInputs
+from cytoclr.report.maps import MIN_POINTS, Layout, lay_out_cells, lay_out_profiles
 from cytoclr.report.measures import (
     CLASSIFIERS,
     MEASURES,
@@ -23,7 +24,10 @@ from cytoclr.report.measures import (
     list_nuisance,
     list_probes,
 )
+from cytoclr.report.plates import lay_out_plates
+from cytoclr.report.shown import Shown, choose_cells
 from cytoclr.report.training import describe_augment, list_curves, say_collapse, thin_steps
+from cytoclr.report.treatments import relate_treatments
 from cytoclr.report.wording import (
     LABELS_SEEN,
     describe_normalisation,
@@ -47,39 +51,11 @@ from cytoclr.tables import (
     treatment_names,
 )
 
-__all__ = ["ReportInputs", "collect_data", "collect_facts"]
+__all__ = ["collect_data", "collect_facts"]
 
-#: Cells whose pictures go into the page, at most: some 2 kB each.
-MAX_CELLS = 1600
 #: Treatments shown channel by channel, and cells of each.
 MAX_GALLERIES = 6
 GALLERY_CELLS = 6
-
-
-@dataclass(frozen=True)
-class ReportInputs:
-    """All that a report is made of: the tables and files of a run.
-
-    `scores` is ``scores.json`` (``{"nsc": None, "reason": …}`` without mechanisms), `matches` one row per features,
-    score and treatment (or well, if the protocol is of wells), `metrics` the lines of ``metrics.jsonl``, `views` the
-    bytes of ``views.webp`` (None: of an older run) and `augment` what they differ by. Row i of `cells` is crop i of
-    `crops`.
-    """
-
-    wells: pd.DataFrame
-    treatments: pd.DataFrame
-    cells: pd.DataFrame
-    crops: CropStore
-    scores: Mapping[str, Any]
-    provenance: Mapping[str, Any]
-    settings_text: str
-    matches: pd.DataFrame | None = None
-    mechanisms: pd.DataFrame | None = None
-    metrics: Sequence[Mapping[str, Any]] = ()
-    views: bytes | None = None
-    augment: AugmentSettings | None = None
-    warnings: Sequence[str] = ()
-    left_out: Sequence[str] = ()
 
 
 def collect_facts(inputs: ReportInputs, settings: ReportSettings, *, seed: int) -> dict[str, Any]:
@@ -111,10 +87,6 @@ def collect_facts(inputs: ReportInputs, settings: ReportSettings, *, seed: int) 
         "left_out": list(inputs.left_out),
         "plates": _count_by_plate(cells),
         "galleries": _make_galleries(inputs, hues, np.random.default_rng([seed, 1])),
-        "hues": [
-            (name, "#" + "".join(f"{round(255 * part):02x}" for part in hue))
-            for name, hue in zip(crops.channels, hues, strict=True)
-        ],
         "training": describe_training(inputs.metrics),
         "curves": list_curves(inputs.metrics),
         "views": [] if inputs.views is None else cut_views(inputs.views, crops.channels, hues),
@@ -164,18 +136,27 @@ def collect_data(inputs: ReportInputs, settings: ReportSettings, *, seed: int, p
             _layout_json(layout) for layout in lay_out_profiles(features, neighbours=settings.neighbours, seed=seed)
         ]
         progress.advance()
-    shown = _draw_shown(inputs.cells, settings.cells_per_profile, np.random.default_rng(seed))
-    tiles = pack_tiles(inputs.crops, shown, choose_hues(inputs.crops.channels))
-    cells = inputs.cells.iloc[shown].reset_index(drop=True)
-    _add_cells(wells, inputs.wells, cells, WELL, settings.cells_per_profile)
-    _add_cells(treatments, inputs.treatments, cells, TREATMENT, settings.cells_per_profile)
+    embeddings = None if inputs.embeddings is None else feature_matrix(inputs.embeddings)
+    shown = choose_cells(
+        inputs.cells,
+        embeddings,
+        per_well=settings.cells_per_profile,
+        pictures=settings.pictures,
+        generator=np.random.default_rng(seed),
+    )
+    _add_cells(wells, inputs.wells, inputs.cells, WELL, shown, settings.cells_per_profile)
+    _add_cells(treatments, inputs.treatments, inputs.cells, TREATMENT, shown, settings.cells_per_profile)
+    _add_typical(treatments, inputs.treatments, shown)
     progress.advance()
     progress.finish()
     return {
         "treatments": treatments,
         "wells": wells,
         "layouts": layouts,
-        "tiles": {"px": tiles.tile_px, "sheets": tiles.sheets},
+        "tiles": _list_tiles(inputs.crops, shown),
+        "cells": lay_out_cells(inputs, shown, settings, seed=seed),
+        "plates": lay_out_plates(inputs),
+        "relations": relate_treatments(inputs, shown),
         "asked": name_units(inputs.scores),
         "matches": _list_matches(inputs),
         "training": thin_steps(inputs.metrics),
@@ -321,22 +302,39 @@ def _layout_json(layout: Layout) -> dict[str, Any]:
     }
 
 
-def _draw_shown(cells: pd.DataFrame, per_profile: int, generator: np.random.Generator) -> np.ndarray:
-    """Draw the cells that the page holds: as many of each well, fewer where there are many wells."""
-    num_wells = max(1, len(cells[WELL].drop_duplicates()))
-    rows = draw_cells(cells, WELL, per_group=min(per_profile, max(1, MAX_CELLS // num_wells)), generator=generator)
-    return np.sort(rows[:MAX_CELLS])
+def _list_tiles(crops: CropStore, shown: Shown) -> dict[str, Any]:
+    tiles = pack_tiles(crops, shown.rows)
+    hues = [spell_hue(hue) for hue in choose_hues(crops.channels)]
+    return {
+        "px": tiles.tile_px,
+        "um_a_px": tiles.um_a_px,
+        "channels": [{"name": name, "hue": hue} for name, hue in zip(crops.channels, hues, strict=True)],
+        "sheets": tiles.sheets,
+    }
 
 
 def _add_cells(
-    points: list[dict[str, Any]], profiles: pd.DataFrame, cells: pd.DataFrame, keys: Sequence[str], limit: int
+    points: list[dict[str, Any]],
+    profiles: pd.DataFrame,
+    cells: pd.DataFrame,
+    keys: Sequence[str],
+    shown: Shown,
+    limit: int,
 ) -> None:
-    """Tell each well or treatment which of the shown cells (tiles) are its own, and how many it has."""
+    """Tell each well or treatment which of the tiles drawn by chance are its own."""
+    drawn = cells.iloc[shown.by_chance].set_axis(shown.by_chance)
     # in an order that goes through a treatment's wells in turn
-    turn = cells.groupby(WELL).cumcount().sort_values(kind="stable").index
-    shown = {key: list(rows[:limit]) for key, rows in cells.loc[turn].groupby(list(keys), sort=False).groups.items()}
+    turn = drawn.groupby(WELL).cumcount().sort_values(kind="stable").index
+    own = {key: list(rows[:limit]) for key, rows in drawn.loc[turn].groupby(list(keys), sort=False).groups.items()}
     for point, key in zip(points, profiles[list(keys)].itertuples(index=False), strict=True):
-        point["cells"] = [int(tile) for tile in shown.get(tuple(key), [])]
+        point["cells"] = shown.tiles_of(own.get(tuple(key), []))
+
+
+def _add_typical(points: list[dict[str, Any]], treatments: pd.DataFrame, shown: Shown) -> None:
+    """Tell each treatment which tiles are its most, and its least, typical cells."""
+    for point, key in zip(points, treatments[TREATMENT].itertuples(index=False), strict=True):
+        point["typical"] = shown.tiles_of(shown.typical.get(tuple(key), []))
+        point["untypical"] = shown.tiles_of(shown.untypical.get(tuple(key), []))
 
 
 def _list_matches(inputs: ReportInputs) -> dict[str, list[list[Any]]]:

@@ -2,11 +2,16 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["MIN_POINTS", "Layout", "lay_out_profiles"]
+from cytoclr.config import ReportSettings
+from cytoclr.report.inputs import ReportInputs
+from cytoclr.report.shown import Shown
+
+__all__ = ["MIN_POINTS", "Layout", "lay_out_cells", "lay_out_profiles"]
 
 #: Fewer profiles than these are not worth a map.
 MIN_POINTS = 5
@@ -59,6 +64,11 @@ def lay_out_profiles(
         _lay_out_umap(features, min(neighbours, num_profiles - 1), seed),
         _lay_out_pca(features),
     )
+
+
+def lay_out_cells(inputs: ReportInputs, shown: Shown, settings: ReportSettings, *, seed: int) -> dict[str, Any]:
+    """List the cells of the map of cells, and lay them out."""
+    return {}
 
 
 def _lay_out_tsne(features: np.ndarray, perplexity: float, seed: int) -> Layout:

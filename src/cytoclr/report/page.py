@@ -16,12 +16,26 @@ from cytoclr import __version__
 from cytoclr.config import ReportSettings
 from cytoclr.errors import DataError
 from cytoclr.progress import Progress, Silent
-from cytoclr.report.contents import ReportInputs, collect_data, collect_facts
+from cytoclr.report.contents import collect_data, collect_facts
+from cytoclr.report.inputs import ReportInputs
 from cytoclr.report.wording import format_count, format_interval, format_mean, format_percent
 from cytoclr.storage import write_text
 from cytoclr.tables import LOCATED_CELLS, MECHANISMS, TREATMENT_PROFILES, WELL_PROFILES, check_table
 
-__all__ = ["ReportInputs", "escape_json", "write_report"]
+__all__ = ["escape_json", "write_report"]
+
+#: In the order in which they stand in the page: what is used comes before what uses it.
+SCRIPTS = (
+    "base.js",
+    "cells.js",
+    "points.js",
+    "map.js",
+    "plates.js",
+    "treatments.js",
+    "training.js",
+    "start.js",
+)
+STYLES = ("base.css", "cells.css", "plates.css", "map.css", "treatments.css", "small.css", "print.css")
 
 
 def write_report(
@@ -66,14 +80,20 @@ def write_report(
             f"the cells table has {len(inputs.cells):,} rows, the crops are {len(inputs.crops):,}. "
             "Expected a row a crop; run the crop stage again."
         )
+    if inputs.embeddings is not None and len(inputs.embeddings) != len(inputs.crops):
+        raise DataError(
+            f"the embeddings are {len(inputs.embeddings):,}, the crops {len(inputs.crops):,}. Expected one a crop; run "
+            "the embed stage again."
+        )
     data = collect_data(checked, settings, seed=seed, progress=progress)
     facts = collect_facts(checked, settings, seed=seed)
     write_text(path, _render(facts, data))
 
 
 def _render(facts: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    style, script, plotly = _read_part("report.css"), _read_part("report.js"), _read_part("vendor/plotly-strict.min.js")
-    page = _templates().get_template("report.html.j2")
+    style, script = join_parts("style", STYLES), join_parts("script", SCRIPTS)
+    plotly = _read_part("vendor/plotly-strict.min.js")
+    page = _templates().get_template("page.html.j2")
     return page.render(
         **facts,
         version=__version__,
@@ -114,6 +134,11 @@ def escape_json(value: object) -> str:
     return text
 
 
+def join_parts(folder: str, names: Sequence[str]) -> str:
+    """Put files of one kind one after the other: the page is one file, so its modules are one."""
+    return "\n".join(_read_part(f"{folder}/{name}") for name in names)
+
+
 def _read_part(name: str) -> str:
     return (resources.files("cytoclr.report") / name).read_text(encoding="utf-8")
 
@@ -127,7 +152,7 @@ def _or_dash(value: float | None, write: str) -> str:
 @cache
 def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_read_part),
+        loader=jinja2.FunctionLoader(lambda name: _read_part(f"templates/{name}")),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

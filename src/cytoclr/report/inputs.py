@@ -1,0 +1,39 @@
+"""What a report is made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from cytoclr.config import AugmentSettings
+from cytoclr.data.crops import CropStore
+
+__all__ = ["ReportInputs"]
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """All that a report is made of: the tables and files of a run.
+
+    `scores` is ``scores.json`` (``{"nsc": None, "reason": …}`` without mechanisms), `matches` one row per features,
+    score and treatment (or well, if the protocol is of wells), `metrics` the lines of ``metrics.jsonl``, `views` the
+    bytes of ``views.webp`` (None: of an older run) and `augment` what they differ by. Row i of `cells` is crop i of
+    `crops`, and row i of `embeddings`, where they are given.
+    """
+
+    wells: pd.DataFrame
+    treatments: pd.DataFrame
+    cells: pd.DataFrame
+    crops: CropStore
+    scores: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    settings_text: str
+    matches: pd.DataFrame | None = None
+    mechanisms: pd.DataFrame | None = None
+    embeddings: pd.DataFrame | None = None
+    metrics: Sequence[Mapping[str, Any]] = ()
+    views: bytes | None = None
+    augment: AugmentSettings | None = None
+    warnings: Sequence[str] = ()
+    left_out: Sequence[str] = ()

@@ -1,0 +1,3 @@
+// Plates as they stand: a number of each well, in its place.
+
+function startPlates() {}
