@@ -6,7 +6,6 @@ settings, its inputs or its version changed. This is the only module that reads 
 """
 
 import contextlib
-import json
 import logging
 import os
 import platform
@@ -34,6 +33,7 @@ from cytoclr.config import (
 from cytoclr.errors import DataError, MachineError, SettingsError, list_some
 from cytoclr.external import evaluate_table, read_baselines
 from cytoclr.progress import Progress, Silent
+from cytoclr.reports import find_mechanism_table, gather_inputs
 from cytoclr.results import compare, embeddings_path, export, profile_path
 from cytoclr.stages import StageFolder
 from cytoclr.storage import (
@@ -527,36 +527,17 @@ class _Run:
             else ("crop", "embed", "profile", "evaluate")
         )
         hashes = {stage: self._hashes(stage) for stage in stages}
-        inputs = {"settings": _values(self.settings.report), "seed": self.settings.seed, "stages": hashes}
+        decides = {"settings": _values(self.settings.report), "seed": self.settings.seed, "stages": hashes}
 
         def work(place: Path) -> dict[str, Any]:
-            from cytoclr.profiles import list_warnings
-            from cytoclr.report import ReportInputs, write_report
+            from cytoclr.report import write_report
 
-            told = {stage: self.stages.read_finished(stage).report for stage in stages}
-            views = self.folder / "model" / "views.webp"
-            page_inputs = ReportInputs(
-                wells=self._read_profile(TRAINED, "well"),
-                treatments=self._read_profile(TRAINED, "treatment"),
-                cells=self._cells,
-                crops=self._crops,
-                scores=read_json(self.folder / "scores.json"),
-                matches=read_table(self.folder / "matches.parquet"),
-                embeddings=self._read_embeddings(TRAINED),
-                mechanisms=self._mechanisms,
-                metrics=_read_lines(self.folder / "model" / "metrics.jsonl") if self._trains else [],
-                provenance=read_json(self.folder / "provenance.json"),
-                left_out=[f"{count:,} × {reason}" for reason, count in told["crop"]["left_out"].items()],
-                warnings=list_warnings(told["profile"][TRAINED]),
-                settings_text=dump_settings(self.settings),
-                views=views.read_bytes() if views.is_file() else None,
-                augment=self.settings.train.augment,
-            )
+            inputs = gather_inputs(self.folder, self.settings)
             page = place / "report.html"
-            write_report(page, page_inputs, self.settings.report, seed=self.settings.seed, progress=self.progress)
+            write_report(page, inputs, self.settings.report, seed=self.settings.seed, progress=self.progress)
             return {}
 
-        self._finish("report", inputs, work)
+        self._finish("report", decides, work)
 
     # What stages read of each other, and of the user.
 
@@ -633,8 +614,7 @@ class _Run:
 
     @cached_property
     def _mechanisms_path(self) -> Path | None:
-        given = self.settings.evaluate.mechanisms
-        return self._virtual.mechanism_table if self._virtual is not None and given is None else given
+        return find_mechanism_table(self.folder, self.settings)
 
     @cached_property
     def _mechanisms(self) -> pd.DataFrame | None:
@@ -850,10 +830,6 @@ def _hash_given_model(path: Path) -> dict[str, str]:
         f"embed.model: {path}: no model there. Expected a folder with {' and '.join(names)}, or a .ckpt file; weights "
         "of other programs become one by `cytoclr import-model`."
     )
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _describe_machine() -> dict[str, Any]:

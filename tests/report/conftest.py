@@ -1,7 +1,10 @@
 """A small run to report on: six mechanisms in random profiles, and crops of drawn cells."""
 
 import io
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,6 +16,9 @@ from cytoclr.data.crops import CropStore, Shard, open_shard, plate_stem, write_c
 from cytoclr.evaluate import Baseline, Evaluation, describe_selection, evaluate
 from cytoclr.report import ReportInputs, write_report
 from cytoclr.tables import TREATMENT, WELL, feature_columns
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 MECHANISMS = [
     "Actin disruptors",
@@ -215,3 +221,29 @@ def report_path(tmp_path_factory: pytest.TempPathFactory, inputs: ReportInputs) 
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(path, inputs, ReportSettings(), seed=0)
     return path
+
+
+@pytest.fixture
+def open_page() -> Iterator[Callable[..., tuple["Page", list[str]]]]:
+    """Open a file in a real browser; what the page says, or asks of a network, is noted."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+
+        def open_path(path: Path, **context: object) -> tuple["Page", list[str]]:
+            complaints: list[str] = []
+            page = browser.new_page(viewport={"width": 1280, "height": 900}, **context)
+            page.on("console", lambda message: complaints.append(message.text))
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on(
+                "request",
+                lambda asked: (
+                    None if asked.url.startswith(("file:", "data:", "blob:")) else complaints.append(asked.url)
+                ),
+            )
+            page.goto(path.as_uri())
+            return page, complaints
+
+        yield open_path
+        browser.close()

@@ -1,6 +1,13 @@
 """What a biologist looks at: tables and crops become one self-contained HTML file."""
 
-from cytoclr.report.inputs import ReportInputs
+from cytoclr.report.comparison import ComparedRun, write_comparison
+from cytoclr.report.inputs import ReportInputs, leave_out_untreated
 from cytoclr.report.page import write_report
 
-__all__ = ["ReportInputs", "write_report"]
+__all__ = [
+    "ComparedRun",
+    "ReportInputs",
+    "leave_out_untreated",
+    "write_comparison",
+    "write_report",
+]

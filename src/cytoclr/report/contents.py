@@ -13,7 +13,7 @@ from cytoclr.errors import DataError
 from cytoclr.mechanisms import join_mechanisms
 from cytoclr.progress import Progress
 from cytoclr.report.cells import choose_hues, cut_views, make_strips, pack_tiles, spell_hue
-from cytoclr.report.inputs import ReportInputs
+from cytoclr.report.inputs import ReportInputs, leave_out_untreated
 from cytoclr.report.maps import MIN_POINTS, Layout, lay_out_cells, lay_out_profiles
 from cytoclr.report.measures import (
     CLASSIFIERS,
@@ -125,7 +125,7 @@ def _say_labels(scores: Mapping[str, Any]) -> str | None:
 def collect_data(inputs: ReportInputs, settings: ReportSettings, *, seed: int, progress: Progress) -> dict[str, Any]:
     """Collect what the script draws: points, maps, cells, matches and the training's course."""
     progress.start("report", 3, "parts")
-    inputs = replace(inputs, treatments=_leave_out_controls(inputs))
+    inputs = replace(inputs, treatments=leave_out_untreated(inputs.treatments, inputs.wells))
     treatments, wells = _list_treatments(inputs), _list_wells(inputs)
     layouts = {}
     for level, frame in (("treatments", inputs.treatments), ("wells", inputs.wells)):
@@ -230,13 +230,6 @@ def _mechanisms_of(frame: pd.DataFrame, mechanisms: pd.DataFrame | None) -> np.n
 def _round_dose(compound: str, dose: float) -> tuple[str, float]:
     """Round to six significant digits, by which scores compare concentrations."""
     return compound, float(f"{dose:.6g}")
-
-
-def _leave_out_controls(inputs: ReportInputs) -> pd.DataFrame:
-    """Leave the untreated out of the treatments: profiles are measured from them, so theirs points nowhere."""
-    untreated = inputs.wells.loc[is_control(inputs.wells), TREATMENT].drop_duplicates()
-    marked = inputs.treatments[TREATMENT].merge(untreated, on=TREATMENT, how="left", indicator=True)["_merge"]
-    return inputs.treatments[(marked == "left_only").to_numpy()]
 
 
 def _list_wells(inputs: ReportInputs) -> list[dict[str, Any]]:

@@ -8,8 +8,9 @@ import pandas as pd
 
 from cytoclr.config import AugmentSettings
 from cytoclr.data.crops import CropStore
+from cytoclr.tables import TREATMENT, is_control
 
-__all__ = ["ReportInputs"]
+__all__ = ["ReportInputs", "leave_out_untreated"]
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,10 @@ class ReportInputs:
     augment: AugmentSettings | None = None
     warnings: Sequence[str] = ()
     left_out: Sequence[str] = ()
+
+
+def leave_out_untreated(treatments: pd.DataFrame, wells: pd.DataFrame) -> pd.DataFrame:
+    """Leave the untreated out of treatments: profiles are measured from them, so theirs points nowhere."""
+    untreated = wells.loc[is_control(wells), TREATMENT].drop_duplicates()
+    marked = treatments[TREATMENT].merge(untreated, on=TREATMENT, how="left", indicator=True)["_merge"]
+    return treatments[(marked == "left_only").to_numpy()]

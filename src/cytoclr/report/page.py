@@ -22,7 +22,7 @@ from cytoclr.report.wording import format_count, format_interval, format_mean, f
 from cytoclr.storage import write_text
 from cytoclr.tables import LOCATED_CELLS, MECHANISMS, TREATMENT_PROFILES, WELL_PROFILES, check_table
 
-__all__ = ["escape_json", "write_report"]
+__all__ = ["escape_json", "render_page", "write_report"]
 
 #: In the order in which they stand in the page: what is used comes before what uses it.
 SCRIPTS = (
@@ -87,33 +87,49 @@ def write_report(
         )
     data = collect_data(checked, settings, seed=seed, progress=progress)
     facts = collect_facts(checked, settings, seed=seed)
-    write_text(path, _render(facts, data))
+    write_text(path, render_page("page.html.j2", facts, data))
 
 
-def _render(facts: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    style, script = join_parts("style", STYLES), join_parts("script", SCRIPTS)
+def render_page(
+    template: str,
+    facts: Mapping[str, Any],
+    data: Mapping[str, Any],
+    *,
+    scripts: Sequence[str] = SCRIPTS,
+    styles: Sequence[str] = STYLES,
+    connects: bool = False,
+) -> str:
+    """Put a template's facts, data for the scripts, scripts and styles into one page.
+
+    `connects`: the page may ask the server it came from; else it may ask nobody.
+    """
+    style, script = _join_parts("style", styles), _join_parts("script", scripts)
     plotly = _read_part("vendor/plotly-strict.min.js")
-    page = _templates().get_template("page.html.j2")
-    return page.render(
-        **facts,
-        version=__version__,
-        policy=_policy(scripts=[plotly, script], styles=[style]),
-        style=style,
-        script=script,
-        plotly=plotly,
-        data=escape_json(data),
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            **facts,
+            version=__version__,
+            policy=_policy(scripts=[plotly, script], styles=[style], connects=connects),
+            style=style,
+            script=script,
+            plotly=plotly,
+            data=escape_json(data),
+        )
     )
 
 
-def _policy(*, scripts: Sequence[str], styles: Sequence[str]) -> str:
+def _policy(*, scripts: Sequence[str], styles: Sequence[str], connects: bool) -> str:
     """Forbid everything but these scripts and styles, and pictures that the page itself holds.
 
     Plotly adds its rules one by one to a style element that is empty when it enters the page: hence the hash of
     nothing.
     """
+    home = "connect-src 'self'; " if connects else ""
     return (
         f"default-src 'none'; script-src {_hash_sources(scripts)}; style-src {_hash_sources([*styles, ''])}; "
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+        f"img-src data: blob:; {home}base-uri 'none'; form-action 'none'"
     )
 
 
@@ -134,7 +150,7 @@ def escape_json(value: object) -> str:
     return text
 
 
-def join_parts(folder: str, names: Sequence[str]) -> str:
+def _join_parts(folder: str, names: Sequence[str]) -> str:
     """Put files of one kind one after the other: the page is one file, so its modules are one."""
     return "\n".join(_read_part(f"{folder}/{name}") for name in names)
 
