@@ -3,10 +3,10 @@
 Heavy imports stay inside functions, so that ``cytoclr --help`` answers at once.
 """
 
-from cytoclr.cli import acquire, plates, slurm, stages, tables
+from cytoclr.cli import acquire, plates, reports, slurm, stages, tables
 from cytoclr.cli.app import app
 
-__all__ = ["acquire", "app", "main", "plates", "slurm", "stages", "tables"]
+__all__ = ["acquire", "app", "main", "plates", "reports", "slurm", "stages", "tables"]
 
 
 def main() -> None:

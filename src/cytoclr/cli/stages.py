@@ -68,7 +68,6 @@ _add_verb("crop", "crop", "Locate the cells and cut them out.")
 _add_verb("train", "train", "Go on to the trained encoder.")
 _add_embedding_verb("embed", "embed", "Go on to the embeddings of all cells.")
 _add_embedding_verb("profile", "profile", "Go on to the profiles of sites, wells and treatments.")
-_add_embedding_verb("report", "report", "Go on to the report.")
 
 
 @app.command("import-model")

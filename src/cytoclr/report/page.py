@@ -22,7 +22,7 @@ from cytoclr.report.wording import format_count, format_interval, format_mean, f
 from cytoclr.storage import write_text
 from cytoclr.tables import LOCATED_CELLS, MECHANISMS, TREATMENT_PROFILES, WELL_PROFILES, check_table
 
-__all__ = ["escape_json", "render_page", "write_report"]
+__all__ = ["escape_json", "render_page", "render_report", "write_report"]
 
 #: In the order in which they stand in the page: what is used comes before what uses it.
 SCRIPTS = (
@@ -67,6 +67,21 @@ def write_report(
     are escaped JSON, the script builds text nodes only, and a content security policy names by hash the only
     scripts and styles that may run.
     """
+    write_text(path, render_report(inputs, settings, seed=seed, progress=progress))
+
+
+def render_report(
+    inputs: ReportInputs,
+    settings: ReportSettings,
+    *,
+    seed: int,
+    live: bool = False,
+    progress: Progress | None = None,
+) -> str:
+    """Put the report of a run together; see `write_report`.
+
+    `live`: it is served by `cytoclr.serve`, and asks there for the cells that are not in the page.
+    """
     progress = progress or Silent()
     checked = replace(
         inputs,
@@ -87,7 +102,7 @@ def write_report(
         )
     data = collect_data(checked, settings, seed=seed, progress=progress)
     facts = collect_facts(checked, settings, seed=seed)
-    write_text(path, render_page("page.html.j2", facts, data))
+    return render_page("page.html.j2", facts, {**data, "live": live}, connects=live)
 
 
 def render_page(

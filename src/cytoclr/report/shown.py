@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from cytoclr.report.cells import draw_cells
 from cytoclr.tables import TREATMENT, WELL, is_control
 
-__all__ = ["Shown", "centre_on_plates", "choose_cells", "rank_cells"]
+__all__ = ["Shown", "centre_on_plates", "choose_cells", "list_cells", "rank_cells"]
 
 #: Most typical and least typical cells of a treatment, each.
 MAX_TYPICAL = 8
@@ -72,6 +72,13 @@ def choose_cells(
     ranked = [row for of in (*typical.values(), *untypical.values()) for row in of]
     rows = np.union1d(drawn, np.array(ranked, dtype=np.int64))
     return Shown(rows, typical, untypical, np.sort(drawn))
+
+
+def list_cells(cells: pd.DataFrame, profiles: pd.DataFrame, keys: Sequence[str]) -> list[Int[np.ndarray, " cell"]]:
+    """List each profile's cells, as rows of the cells table in their order; `keys` identify a well, or a treatment."""
+    groups = _group_rows(cells, keys)
+    none = np.zeros(0, dtype=np.int64)
+    return [groups.get(key, none) for key in profiles[list(keys)].itertuples(index=False, name=None)]
 
 
 def rank_cells(

@@ -121,7 +121,10 @@ function makeScaleBar(scale) {
 
 const gallery = { shown: null, zoom: 2 };
 
-/** Open a window of cells: groups of `{ name, note, tiles }`, each drawn with one contrast. */
+/**
+ * Open a window of cells: groups of `{ name, note, tiles, of }`, all drawn with one contrast. `of`, as
+ * `{ level: "wells", number }`, tells whose cells they are: a page that is served shows all of them.
+ */
 function openGallery(title, about, groups) {
   gallery.shown = { title, about, groups };
   drawGallery();
@@ -134,13 +137,36 @@ function drawGallery() {
   byId("gallery-about").replaceChildren(...about);
   const width = Math.min(innerWidth * 0.94, 1180) - 50;
   const across = Math.max(1, Math.floor(width / (data.tiles.px * gallery.zoom)));
-  const parts = groups.map(({ name, note, tiles }) => {
+  const parts = groups.map((group) => {
+    const { name, note, tiles } = group;
     const few = Math.min(across, Math.max(1, tiles.length));
     const picture = tiles.length ? makeCells(tiles, few, name) : make("p", { class: "quiet" }, "No cells of it are in this file.");
     if (tiles.length) picture.style.width = `${few * data.tiles.px * gallery.zoom}px`;
-    return make("figure", {}, make("figcaption", {}, named(name), " ", make("span", { class: "quiet" }, note ?? "")), picture);
+    const caption = make("figcaption", {}, named(name), " ", make("span", { class: "quiet" }, note ?? ""));
+    return make("figure", {}, caption, picture, data.live && group.of ? makeMore(group) : "");
   });
   byId("gallery-cells").replaceChildren(...parts, makeScaleBar(gallery.zoom));
+}
+
+const FETCHED = 64;
+
+/** A button that asks the server for a group's cells, one page after the other. */
+function makeMore(group) {
+  if (group.fetched !== undefined && group.fetched >= group.total) return "";
+  const ask = async (event) => {
+    event.target.disabled = true;
+    const begin = group.fetched ?? 0;
+    const answer = await fetch(`cells/${group.of.level}/${group.of.number}?begin=${begin}&count=${FETCHED}`);
+    const { total, count, sheets: more } = await answer.json();
+    const first = data.tiles.sheets.length * TILES_A_SHEET;
+    data.tiles.sheets.push(...more);
+    const tiles = Array.from({ length: count }, (_, number) => first + number);
+    // the first page takes the place of those that were drawn by chance
+    group.tiles = begin ? [...group.tiles, ...tiles] : tiles;
+    Object.assign(group, { fetched: begin + count, total, note: `${begin + count} of ${total} cells` });
+    drawGallery();
+  };
+  return make("button", { type: "button", class: "more", onclick: ask }, group.fetched ? "More cells" : "All cells");
 }
 
 function startCells() {
