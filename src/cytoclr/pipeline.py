@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from cytoclr.data.stage import CropPlan
     from cytoclr.data.virtual import VirtualScreen
     from cytoclr.learn import Encoder
+    from cytoclr.learn.processes import Task
     from cytoclr.learn.train import Probe
 
 __all__ = [
@@ -121,8 +122,12 @@ def run(settings: Settings, out: Path, *, until: Stage = "report", progress: Pro
     """
     if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in _MARKS):
         raise SettingsError(f"{out}: exists and is not a run folder. Choose another --out; nothing was changed.")
+    task = _find_task()
+    if task is not None and task.number > 0:
+        _follow(settings, out, until, task)
+        return out
     with hold_run(out):
-        here = _Run(settings, out, progress or Silent(), until)
+        here = _Run(settings, out, progress or Silent(), until, task)
         here.begin()
         way = (
             here.screen,
@@ -210,16 +215,40 @@ def report(settings: Settings, out: Path, *, progress: Progress | None = None) -
     return run(settings, out, until="report", progress=progress)
 
 
+def _find_task() -> "Task | None":
+    """Find out whether torchrun or srun started several processes for this run, without torch where they did not."""
+    if not {"TORCHELASTIC_RUN_ID", "SLURM_STEP_NUM_TASKS"} & set(os.environ):
+        return None
+    from cytoclr.learn.processes import find_task
+
+    return find_task()
+
+
+def _follow(settings: Settings, out: Path, until: Stage, task: "Task") -> None:
+    """Come in for the training of a run that another task does, and for nothing else."""
+    if list(STAGES).index(until) < list(STAGES).index("train") or settings.embed.model is not None:
+        return
+    from cytoclr.learn.processes import await_leader
+
+    place = await_leader(task)
+    if place is not None:
+        _Run(settings, out, Silent(), until, task).train_in(place)
+
+
 class _Run:
     """A run folder being brought up, stage by stage; every method named as a stage finishes that stage."""
 
-    def __init__(self, settings: Settings, folder: Path, progress: Progress, until: Stage) -> None:
+    def __init__(
+        self, settings: Settings, folder: Path, progress: Progress, until: Stage, task: "Task | None" = None
+    ) -> None:
         self.settings = settings
+        self.task = task
         self.until = until
         self.folder = folder
         self.progress = progress
         self.stages = StageFolder(folder)
         self._redone = False
+        self._store: object = None  # through which followers are told; it lives as long as the run
 
     def begin(self) -> None:
         """Refuse what would only be found out at the end."""
@@ -340,24 +369,40 @@ class _Run:
         }
 
         def work(place: Path) -> Mapping[str, Any]:
-            from cytoclr.learn import build_untrained_encoder, train
+            from cytoclr.learn import build_untrained_encoder
             from cytoclr.learn.embed import check_recalibration
 
             if self.settings.embed.recalibrate != "none":  # hours before embedding would refuse it
                 check_recalibration(build_untrained_encoder(settings, len(self._crops.channels), seed).network)
-            told = train(
-                self._crops,
-                self._cells,
-                settings,
-                folder=place / "model",
-                seed=seed,
-                device=self.settings.device,
-                progress=self.progress,
-                probe=self._make_probe(),
-            )
-            return asdict(told)
+            self._call_followers(place)
+            return self.train_in(place)
 
         self._finish("train", inputs, work)
+        self._call_followers(None)
+
+    def train_in(self, place: Path) -> dict[str, Any]:
+        """Train in this folder, alone or as one of several tasks."""
+        from cytoclr.learn import train
+
+        told = train(
+            self._crops,
+            self._cells,
+            self.settings.train,
+            folder=place / "model",
+            seed=self.settings.seed,
+            device=self.settings.device,
+            progress=self.progress,
+            probe=self._make_probe(),
+        )
+        return asdict(told)
+
+    def _call_followers(self, place: Path | None) -> None:
+        """Tell other tasks of this run, once, where it trains; None: it does not."""
+        if self.task is None or self._store is not None:
+            return
+        from cytoclr.learn.processes import tell_followers
+
+        self._store = tell_followers(self.task, place)
 
     def select(self) -> None:
         """Choose the epoch whose encoder embeds; mechanisms are looked at only where the settings say so."""

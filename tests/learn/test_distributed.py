@@ -1,5 +1,6 @@
 """Two processes train as one does: same losses, same weights, to rounding; and go on bit for bit."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import MakeScreen
+from toys import SMALL_SCREEN
 
 from cytoclr.config import TrainSettings
 from cytoclr.errors import SettingsError
 from cytoclr.learn import train
 from cytoclr.learn.metrics import read_metrics
 from cytoclr.learn.processes import Task, check_tasks, find_task
-from cytoclr.storage import read_json, write_json, write_table
+from cytoclr.storage import read_json, read_table, write_json, write_table
 
 #: Plain SGD: its steps show any wrong scale of gradients.
 COMMON = {
@@ -187,3 +189,29 @@ def test_a_probe_that_cannot_be_sent_is_refused(make_screen: MakeScreen, tmp_pat
     crops, cells = make_screen()
     with pytest.raises(SettingsError, match="this probe cannot be sent to other processes"):
         train(crops, cells, TrainSettings(devices=2), folder=tmp_path, device="cpu", probe=lambda encoder: {})
+
+
+@pytest.mark.slow
+def test_the_command_line_trains_as_several_tasks(tmp_path: Path) -> None:
+    """The first task does the run, the other comes in for the training; again, nothing is left to do."""
+    values = {
+        "screen": SMALL_SCREEN,
+        "device": "cpu",
+        "train": {"epochs": 1, "devices": 2, "minibatch_size": 16, "augment": {"preset": "fluorescence"}},
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps(values))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "cytoclr"]
+    out = tmp_path / "run"
+    for _ in range(2):
+        done = subprocess.run(
+            [*launch, "embed", str(tmp_path / "config.yaml"), "--out", str(out)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        assert read_json(out / "model" / "model.json")["epochs"] == 1
+        assert not (out / "unfinished").exists() or not any((out / "unfinished").iterdir())
+    assert len(read_table(out / "embeddings.parquet")) == len(read_table(out / "cells.parquet"))

@@ -1,13 +1,25 @@
-"""Who trains together: processes that this one starts, or tasks that torchrun or srun has started beside it."""
+"""Who trains together: processes that this one starts, or tasks that torchrun or srun has started beside it.
+
+Of several tasks the first does the run; the others come in for its training. It tells them where, through torch's store.
+"""
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from cytoclr.config import TrainSettings
-from cytoclr.errors import SettingsError
+from cytoclr.errors import MachineError, SettingsError
 
-__all__ = ["Task", "check_tasks", "find_task"]
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
+__all__ = ["Task", "await_leader", "check_tasks", "find_task", "tell_followers"]
+
+#: So long may the first task crop before it trains.
+_PATIENCE = timedelta(days=7)
+_KEY = "cytoclr/train"
 
 
 @dataclass(frozen=True)
@@ -43,9 +55,9 @@ def check_tasks(settings: TrainSettings, task: Task | None) -> None:
     devices, nodes = settings.devices, settings.nodes
     if task is None and nodes > 1:
         raise SettingsError(
-            f"train.nodes: {nodes}, but this is one process on one machine. Write a script that calls "
-            f"cytoclr.learn.train and start it by srun, with --nodes={nodes} --ntasks-per-node={devices}, or by "
-            f"torchrun, with --nnodes={nodes} --nproc-per-node={devices}; or set train.nodes to 1."
+            f"train.nodes: {nodes}, but this is one process on one machine. Start the same command by srun, with "
+            f"--nodes={nodes} --ntasks-per-node={devices}, or by torchrun, with --nnodes={nodes} "
+            f"--nproc-per-node={devices}; or set train.nodes to 1."
         )
     if task is not None and task.num_tasks != devices * nodes:
         raise SettingsError(
@@ -54,3 +66,44 @@ def check_tasks(settings: TrainSettings, task: Task | None) -> None:
         )
     if task is not None and task.launcher == "srun" and "SLURM_NTASKS_PER_NODE" not in os.environ:
         raise SettingsError(f"srun: expected --ntasks-per-node={devices}, not --ntasks alone.")
+
+
+def tell_followers(task: Task, place: Path | None) -> "Store":
+    """Tell the other tasks in which folder the first trains now; None: there is nothing to train.
+
+    The store must live as long as others may ask.
+    """
+    store = _open_store(task)
+    store.set(_KEY, "" if place is None else str(place.absolute()))
+    return store
+
+
+def await_leader(task: Task) -> Path | None:
+    """Wait until the first task says in which folder it trains; None: there is nothing to train.
+
+    Raises
+    ------
+    MachineError
+        It has stopped without a word.
+    """
+    from torch.distributed import DistError
+
+    try:
+        told = _open_store(task).get(_KEY).decode()
+    except (DistError, RuntimeError) as error:
+        raise MachineError(f"task {task.number}: the first of {task.num_tasks} tasks has stopped ({error}).") from error
+    return Path(told) if told else None
+
+
+def _open_store(task: Task) -> "Store":
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    if task.launcher == "torchrun":  # its agent has one
+        address, port, is_host = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), False
+    else:
+        from pytorch_lightning.plugins.environments import SLURMEnvironment  # type: ignore[attr-defined]
+
+        nodes = SLURMEnvironment(auto_requeue=False)
+        # Lightning's own store will be at the port itself
+        address, port, is_host = nodes.main_address, nodes.main_port + 1, task.number == 0
+    return TCPStore(address, port, is_master=is_host, timeout=_PATIENCE, wait_for_workers=False)

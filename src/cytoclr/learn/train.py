@@ -159,7 +159,10 @@ def train(
         module.load_state_dict(weights)
     if leads:
         save_model(folder, backbone, description)
-    return _report(plan, first_epoch, time.monotonic() - started_s)
+    report = _report(plan, first_epoch, time.monotonic() - started_s)
+    if task is not None and torch.distributed.is_initialized():
+        torch.distributed.barrier()  # the first may move the folder now: all have read it
+    return report
 
 
 def _describe(plan: Plan, module: SimClrModule) -> ModelDescription:

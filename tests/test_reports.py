@@ -1,7 +1,11 @@
-"""The report from a real server on this machine, to real requests and a real browser."""
+"""Finished runs shown: from a real server to real requests and a real browser, beside each other, as figures."""
 
 import json
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -16,6 +20,7 @@ from cytoclr.config import check_settings
 from cytoclr.errors import MachineError, SettingsError
 from cytoclr.serve import ReportServer, open_server
 from cytoclr.storage import read_table
+from cytoclr.tables import WELL
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +37,60 @@ def server(run: Path) -> Iterator[ReportServer]:
         thread.start()
         yield server
         server.shutdown()
+
+
+def run_cytoclr(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cytoclr", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_a_run_is_reported_by_its_folder(run: Path) -> None:
+    before = (run / "report.html").read_bytes()
+    told = run_cytoclr("report", run)
+    assert told.returncode == 0, told.stderr
+    assert f"report   {run / 'report.html'}" in told.stdout
+    assert (run / "report.html").read_bytes() == before
+    told = run_cytoclr("report", run, "--out", "elsewhere")
+    assert told.returncode == 2
+    assert "a run's report lies in the run" in told.stderr
+
+
+def test_runs_are_compared_on_one_page(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    told = run_cytoclr("report", run, other, "--out", tmp_path / "both.html")
+    assert told.returncode == 0, told.stderr
+    page = (tmp_path / "both.html").read_text(encoding="utf-8")
+    assert '<h1 id="title">run against other</h1>' in page
+    assert "run and other are not told apart" in page
+    again = run_cytoclr("report", run, other, "--out", tmp_path / "both.html")
+    assert (again.returncode, "exists. Choose another --out" in again.stderr) == (2, True)
+    missing = run_cytoclr("report", run, tmp_path / "nothing")
+    assert (missing.returncode, "nothing: is not a folder" in missing.stderr) == (2, True)
+    twice = run_cytoclr("report", run, run, "--out", tmp_path / "twice.html")
+    assert (twice.returncode, "two or more different runs" in twice.stderr) == (2, True)
+    more = run_cytoclr("report", run, other, "--figures")
+    assert (more.returncode, "are for one run" in more.stderr) == (2, True)
+
+
+def test_figures_and_tables_are_drawn_beside_the_report(run: Path, tmp_path: Path) -> None:
+    told = run_cytoclr("report", run, "--figures")
+    assert told.returncode == 0, told.stderr
+    assert {path.suffix for path in (run / "figures").iterdir()} >= {".svg", ".png", ".pdf"}
+    assert (run / "tables" / "wells.csv").is_file()
+
+
+def test_the_server_runs_until_it_is_stopped(run: Path) -> None:
+    command = [sys.executable, "-m", "cytoclr", "serve", str(run), "--port", "0"]
+    # pytest in the background ignores Ctrl-C, and its children would with it
+    restore = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=restore) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[1]
+        assert ask(url)[0] == 200
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.read() == "serving  ended\n"
+    assert process.returncode == 0
 
 
 def ask(url: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
@@ -103,16 +162,23 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.browser
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium on the path")
-def test_a_browser_pages_through_all_cells(server: ReportServer) -> None:
+def test_a_browser_pages_through_all_cells(server: ReportServer, run: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    cells = read_table(run / "cells.parquet")
     with playwright.sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page()
         complaints: list[str] = []
         page.on("console", lambda message: complaints.append(message.text))
         page.goto(server.url)
-        page.wait_for_selector("#map-details h4")
-        show = "openGallery('a well', [], [{name: 'w', tiles: [], of: {level: 'wells', number: 0}}])"
-        page.evaluate(f"window.dispatchEvent(new CustomEvent('test', {{detail: {json.dumps(show)}}}))")
+        page.locator("#map-level").get_by_role("button", name="Wells").click()
+        page.locator("#map-plot .points path").first.click(force=True)
+        page.get_by_role("button", name="All cells").first.click()
+        page.get_by_text(re.compile(r"[0-9]+ of [0-9]+ cells")).first.wait_for()
+        shown, total = map(
+            int, re.findall("[0-9]+", page.get_by_text(re.compile("[0-9]+ of [0-9]+ cells")).first.text_content())
+        )
+        assert shown == min(64, total)
+        assert total in set(cells.groupby(WELL).size())
         browser.close()
         assert complaints == []
