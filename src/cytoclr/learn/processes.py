@@ -1,6 +1,6 @@
 """Who trains together: processes that this one starts, or tasks that torchrun or srun has started beside it.
 
-Of several tasks the first does the run; the others come in for its training. It tells them where, through torch's store.
+Of several tasks the first does the run; the others come in for its training. It tells them where, by torch's store.
 """
 
 import os
