@@ -5,6 +5,7 @@ When it is done, its manifest is written beside its files, the files are moved i
 manifest moves last. Wherever the power goes in between, the next run goes on from there.
 """
 
+import contextlib
 import logging
 import shutil
 import time
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cytoclr.errors import DamagedError
 from cytoclr.storage import TEMPORARY, Manifest, hash_json, recover_folder, replace_folder, sync_folder
 
 __all__ = ["StageFolder"]
@@ -90,6 +92,35 @@ class StageFolder:
             Manifest.describe(stage, key, place, files, report, hashes=read_hashes(place)).write(written)
         self._publish(stage, place)
         return self.read_finished(stage)
+
+    def find_damage(self, *, done: Callable[[int], None] = lambda _: None) -> dict[str, list[str]]:
+        """Read every byte of the finished stages; name, by stage, what is not as it was written.
+
+        `done` is told how many bytes were read.
+        """
+        found: dict[str, list[str]] = {}
+        for path in sorted((self.folder / "manifests").glob("*.json")):
+            try:
+                manifest = Manifest.read(path)
+            except DamagedError as error:
+                found[path.stem] = [str(error)]
+                continue
+            damage = manifest.find_damage(self.folder, read_all=True, done=done)
+            if damage:
+                found[path.stem] = damage
+        return found
+
+    def count_bytes(self) -> int:
+        """How many bytes finished stages have written, as far as their manifests can be read."""
+        total = 0
+        for path in (self.folder / "manifests").glob("*.json"):
+            with contextlib.suppress(DamagedError):
+                total += sum(record.bytes for record in Manifest.read(path).files.values())
+        return total
+
+    def forget(self, stage: str) -> None:
+        """Forget that a stage was finished, so that it is done again; its files stay until then."""
+        self.manifest_path(stage).unlink(missing_ok=True)
 
     def _publish(self, stage: str, place: Path) -> None:
         """Move the files of a finished stage into place; may be cut short and called again."""

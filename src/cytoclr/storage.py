@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -219,8 +219,9 @@ class Manifest:
         return Manifest(stage, key, records, report)
 
     def write(self, path: Path) -> None:
-        """Write the manifest atomically."""
-        write_json(path, asdict(self))
+        """Write the manifest atomically, with a hash of itself."""
+        value = asdict(self)
+        write_json(path, {**value, "sha256": hash_json(value)})
 
     @staticmethod
     def read(path: Path) -> "Manifest":
@@ -229,17 +230,25 @@ class Manifest:
         Raises
         ------
         DamagedError
-            It is not a manifest.
+            It is not a manifest, or not as it was written.
         """
         try:
             value = read_json(path)
+            # those of earlier versions have none
+            if value.pop("sha256", None) not in {None, hash_json(value)}:
+                raise DamagedError(f"{path}: other bytes than were written. Delete it and run the stage again.")
             files = {name: FileRecord(**record) for name, record in value["files"].items()}
             return Manifest(value["stage"], value["key"], files, value["report"])
         except (KeyError, TypeError, AttributeError) as error:
             raise DamagedError(f"{path}: not a manifest ({error}). Delete it and run the stage again.") from error
 
-    def find_damage(self, folder: Path, *, read_all: bool = False) -> list[str]:
-        """Name the files that are missing or have another size, or (`read_all`) other bytes."""
+    def find_damage(
+        self, folder: Path, *, read_all: bool = False, done: Callable[[int], None] = lambda _: None
+    ) -> list[str]:
+        """Name the files that are missing or have another size, or (`read_all`) other bytes.
+
+        `done` is told the bytes of each file that is done with.
+        """
         damaged = []
         for name, record in self.files.items():
             path = folder / name
@@ -249,6 +258,7 @@ class Manifest:
                 damaged.append(f"{name}: {path.stat().st_size:,} bytes, expected {record.bytes:,}")
             elif read_all and hash_file(path) != record.sha256:
                 damaged.append(f"{name}: other bytes than were written")
+            done(record.bytes)
         return damaged
 
 

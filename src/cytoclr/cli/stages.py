@@ -70,6 +70,45 @@ _add_embedding_verb("embed", "embed", "Go on to the embeddings of all cells.")
 _add_embedding_verb("profile", "profile", "Go on to the profiles of sites, wells and treatments.")
 
 
+@app.command()
+def verify(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Have damaged stages done again by the next `cytoclr run`.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Read every byte of a run's finished stages: are they the bytes that were written?"""
+    console = start_log(debug)
+
+    def work() -> None:
+        from cytoclr.errors import DamagedError
+        from cytoclr.reports import read_run_settings
+        from cytoclr.stages import StageFolder
+        from cytoclr.storage import hold_run
+        from cytoclr.terminal import terminal_progress
+
+        read_run_settings(run)
+        stages = StageFolder(run)
+        with hold_run(run), terminal_progress(console) as progress:
+            progress.start("verify", stages.count_bytes(), "bytes")
+            found = stages.find_damage(done=progress.advance)
+            progress.finish()
+            for stage, damage in found.items():
+                for sentence in damage:
+                    typer.echo(f"damaged  {stage}: {sentence}")
+                if forget:
+                    stages.forget(stage)
+        if found and not forget:
+            raise DamagedError(
+                f"{run}: {sum(map(len, found.values()))} files are damaged, of {', '.join(found)}. "
+                "`cytoclr verify --forget`, then `cytoclr run` does these stages again."
+            )
+        typer.echo(f"forgot   {', '.join(found)}; `cytoclr run` does them again" if found else f"whole    {run}")
+
+    guard(work, debug)
+
+
 @app.command("import-model")
 def import_model(
     weights: Annotated[Path, typer.Argument(help="Weights of another program: .pth, .pt, .ckpt, .safetensors.")],
