@@ -29,7 +29,7 @@ _ENDINGS: dict[ExportFormat, tuple[str, ...]] = {
     "cellpainting-gallery": (),
 }
 #: Points laid out for Embedding Atlas, at most: some minutes of work; and the neighbours that UMAP goes by.
-MAX_POINTS = 20_000
+MAX_POINTS = 50_000
 ATLAS_NEIGHBOURS = 15
 
 
@@ -110,8 +110,8 @@ def export(
     out
         The file or folder to write.
     to
-        ``h5ad``: AnnData, a file that ends in ``.h5ad``. ``pycytominer``: a table as pycytominer and copairs take it, in
-        ``.parquet``, ``.csv`` or ``.csv.gz``. ``embedding-atlas``: points with a place in the plane (UMAP), in
+        ``h5ad``: AnnData, a file that ends in ``.h5ad``. ``pycytominer``: a table as pycytominer and copairs take it,
+        in ``.parquet``, ``.csv`` or ``.csv.gz``. ``embedding-atlas``: points with a place in the plane (UMAP), in
         ``.parquet``. ``cellpainting-gallery``: a folder laid out as the Gallery's, a file a plate. None: what the
         ending says, ``h5ad`` or ``pycytominer``.
     level
@@ -192,7 +192,8 @@ def _export_atlas(out: Path, table: pd.DataFrame, seed: int) -> None:
     features = feature_matrix(table)
     if not np.isfinite(features).all():
         raise DataError(f"{out}: the profiles hold values that are not finite, and cannot be laid out.")
-    layouts = {layout.method: layout for layout in lay_out_profiles(features, neighbours=ATLAS_NEIGHBOURS, seed=seed)}
+    laid_out = lay_out_profiles(features, neighbours=ATLAS_NEIGHBOURS, seed=seed, max_tsne=0)
+    layouts = {layout.method: layout for layout in laid_out}
     if not layouts:
         raise DataError(
             f"{out}: {len(table)} profiles cannot be laid out. Expected {MIN_POINTS} or more that are not all the same."

@@ -158,22 +158,28 @@ def compare(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A run, or the folder of a table's scores.")],
-    out: Annotated[Path, typer.Argument(help="The file to write: .h5ad, .parquet or .csv.gz.")],
+    out: Annotated[Path, typer.Argument(help="The file to write: .h5ad, .parquet or .csv.gz; or a folder.")],
+    to: Annotated[
+        str | None,
+        typer.Option(help="h5ad, pycytominer, embedding-atlas, cellpainting-gallery (a folder); else by the ending."),
+    ] = None,
     level: Annotated[str, typer.Option(help="cell, site, well, treatment, or unnormalised (wells).")] = "well",
     features: Annotated[str, typer.Option(help="trained, or a baseline: untrained, intensities …")] = "trained",
     debug: Debug = False,
 ) -> None:
-    """Write profiles to one file for other programs: AnnData, pycytominer, copairs."""
+    """Write profiles for other programs: AnnData, pycytominer, copairs, Embedding Atlas, the Cell Painting Gallery."""
 
     def work() -> None:
         from typing import get_args
 
-        from cytoclr.results import Level
+        from cytoclr.results import ExportFormat, Level
         from cytoclr.results import export as export_profiles
 
-        if level not in get_args(Level):
-            refuse(f"--level {level}: expected one of {', '.join(get_args(Level))}.")
-        typer.echo(f"export   {export_profiles(run, out, level=level, features=features)}")  # type: ignore[arg-type]
+        for name, value, allowed in (("level", level, get_args(Level)), ("to", to, (None, *get_args(ExportFormat)))):
+            if value not in allowed:
+                refuse(f"--{name} {value}: expected one of {', '.join(filter(None, allowed))}.")
+        written = export_profiles(run, out, to=to, level=level, features=features)  # type: ignore[arg-type]
+        typer.echo(f"export   {written}")
 
     start_log(debug)
     guard(work, debug)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -57,7 +57,8 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8
 MARKERS = ("o", "D", "^", "s", "v", "p", "*", "P")
 _MM_PER_INCH, _MM_PER_POINT = 25.4, 25.4 / 72
 _FONT = "DejaVu Sans"
-_LEGEND_ROW_MM = 3.3
+#: Height of a legend's row; what an entry takes beside its text.
+_LEGEND_ROW_MM, _ENTRY_MM = 3.3, 6.0
 #: What text may not hold: control characters, which XML forbids, and those that turn the direction of what follows.
 _INVISIBLE = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
 
@@ -124,27 +125,29 @@ class Mark:
 @contextlib.contextmanager
 def use_style() -> Iterator[None]:
     """Draw and save in here: everything made meanwhile looks as said above, whatever a user's matplotlibrc says."""
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(cast(Any, _STYLE))
         # names may hold any script; what the font lacks is a box in PNG and PDF, and itself in SVG
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
         warnings.filterwarnings("ignore", message=r"Matplotlib currently does not support", category=UserWarning)
         yield
 
 
-def start_figure(width_mm: float, height_mm: float) -> Canvas:
+def start_figure(width_mm: float | int, height_mm: float | int) -> Canvas:
     """Begin an empty figure of this size."""
     return Canvas(figsize=(width_mm / _MM_PER_INCH, height_mm / _MM_PER_INCH))
 
 
-def add_axes(canvas: Canvas, left_mm: float, top_mm: float, width_mm: float, height_mm: float) -> Axes:
+def add_axes(
+    canvas: Canvas, left_mm: float | int, top_mm: float | int, width_mm: float | int, height_mm: float | int
+) -> Axes:
     """Add axes at a place measured from the upper left corner."""
     width, height = (float(side) * _MM_PER_INCH for side in canvas.get_size_inches())
-    return canvas.add_axes(
-        (left_mm / width, 1 - (top_mm + height_mm) / height, width_mm / width, height_mm / height)
-    )
+    return canvas.add_axes((left_mm / width, 1 - (top_mm + height_mm) / height, width_mm / width, height_mm / height))
 
 
-def draw_mark(axes: Axes, x: float, y: float, mark: Mark, *, size_pt: float = 4.5) -> None:
+def draw_mark(axes: Axes, x: float | int, y: float | int, mark: Mark, *, size_pt: float | int = 4.5) -> None:
     """Draw one mark where the data say."""
     face = "white" if mark.is_hollow else mark.colour
     axes.plot(
@@ -153,32 +156,40 @@ def draw_mark(axes: Axes, x: float, y: float, mark: Mark, *, size_pt: float = 4.
     )  # fmt: skip
 
 
-def measure_legend(names: Sequence[str], width_mm: float) -> float:
+def measure_legend(names: Sequence[str], width_mm: float | int) -> float:
     """Measure how high `draw_legend` makes a legend of these names, mm."""
-    return _LEGEND_ROW_MM * _count_legend_rows(names, width_mm)
+    return _LEGEND_ROW_MM * (1 + max((row for _, row in _place_entries(names, width_mm)), default=-1))
 
 
 def draw_legend(
-    canvas: Canvas, marks: Sequence[Mark], names: Sequence[str], *, left_mm: float, top_mm: float, width_mm: float
+    canvas: Canvas,
+    marks: Sequence[Mark],
+    names: Sequence[str],
+    *,
+    left_mm: float | int,
+    top_mm: float | int,
+    width_mm: float | int,
 ) -> None:
-    """Draw a legend in as many columns as fit, read down first, its upper left corner at a place."""
-    num_rows = _count_legend_rows(names, width_mm)
-    num_columns = -(-len(names) // num_rows)
-    height_mm = _LEGEND_ROW_MM * num_rows
+    """Draw a legend, its upper left corner at a place: in one row if it fits, else in columns, read down first."""
+    height_mm = measure_legend(names, width_mm)
     axes = add_axes(canvas, left_mm, top_mm, width_mm, height_mm)
     axes.set(xlim=(0, width_mm), ylim=(height_mm, 0))
     axes.axis("off")
-    step_mm = min(width_mm / num_columns, max(measure_text(names, SMALL_PT)) + 9.0)
-    for number, (mark, name) in enumerate(zip(marks, names, strict=True)):
-        column, row = divmod(number, num_rows)
-        x, y = column * step_mm + 1.5, _LEGEND_ROW_MM * (row + 0.5)
-        draw_mark(axes, x, y, mark)
-        axes.text(x + 2.2, y, name, fontsize=SMALL_PT, va="center_baseline")
+    for mark, name, (left, row) in zip(marks, names, _place_entries(names, width_mm), strict=True):
+        y = _LEGEND_ROW_MM * (row + 0.5)
+        draw_mark(axes, left + 1.2, y, mark)
+        axes.text(left + 3.2, y, name, fontsize=SMALL_PT, va="center_baseline")
 
 
-def _count_legend_rows(names: Sequence[str], width_mm: float) -> int:
-    num_columns = max(1, int(width_mm // (max(measure_text(names, SMALL_PT)) + 5.0)))
-    return -(-len(names) // num_columns)
+def _place_entries(names: Sequence[str], width_mm: float | int) -> list[tuple[float, int]]:
+    """Say how far from the left, mm, and in which row each name of a legend stands."""
+    widths = [width + _ENTRY_MM for width in measure_text(names, SMALL_PT)]
+    if sum(widths) <= width_mm + 2.0:
+        return [(sum(widths[:number], 0.0), 0) for number in range(len(widths))]
+    num_rows = -(-len(names) // max(1, int(width_mm // max(widths))))
+    num_columns = -(-len(names) // num_rows)
+    step_mm = min(width_mm / num_columns, max(widths) + 3.0)
+    return [(step_mm * (number // num_rows), number % num_rows) for number in range(len(names))]
 
 
 def clean_text(text: object, limit: int = 40) -> str:
@@ -192,20 +203,21 @@ def clean_text(text: object, limit: int = 40) -> str:
     return words if len(words) <= limit else words[: limit - 1].rstrip() + "…"
 
 
-def measure_text(texts: Sequence[str], size_pt: float) -> list[float]:
+def measure_text(texts: Sequence[str], size_pt: float | int) -> list[float]:
     """Measure how wide each text is, mm."""
     font = get_font(findfont(FontProperties(family=_FONT)))
-    font.set_size(size_pt, 72)
+    # so large that hinting to whole pixels does not matter
+    font.set_size(100.0, 72)
     widths = []
     for text in texts:
         font.set_text(text)
-        widths.append(font.get_width_height()[0] / 64 * _MM_PER_POINT)
+        widths.append(font.get_width_height()[0] / 64 * size_pt / 100 * _MM_PER_POINT)
     return widths
 
 
 def save_figure(canvas: Canvas, path: Path, kind: Format) -> None:
     """Write a figure atomically; the same figure always has the same bytes."""
     buffer = io.BytesIO()
-    canvas.savefig(buffer, format=kind, dpi=300, metadata=_METADATA[kind])  # type: ignore[arg-type]
+    canvas.savefig(buffer, format=kind, dpi=300, metadata=_METADATA[kind])
     with open_atomic(path) as file:
         file.write(buffer.getvalue())

@@ -21,8 +21,7 @@ from cytoclr.data.screen import name_well
 from cytoclr.errors import DataError, SettingsError, list_some
 from cytoclr.mechanisms import join_mechanisms
 from cytoclr.progress import Progress, Silent
-from cytoclr.report.cells import DISPLAY_GAMMA, choose_hues
-from cytoclr.report.contents import ReportInputs
+from cytoclr.report.cells import DISPLAY_GAMMA, choose_hues, spell_hue
 from cytoclr.report.drawing import (
     COLOURS,
     FAINT,
@@ -49,8 +48,10 @@ from cytoclr.report.drawing import (
     start_figure,
     use_style,
 )
+from cytoclr.report.inputs import ReportInputs, leave_out_untreated
 from cytoclr.report.maps import Layout, lay_out_profiles
 from cytoclr.report.measures import MEASURES, Figure, list_measures, list_nuisance
+from cytoclr.report.sheets import write_tables
 from cytoclr.report.training import Curve, list_curves, thin_steps
 from cytoclr.report.wording import Score, format_percent, list_scores, name_units
 from cytoclr.storage import write_text
@@ -70,7 +71,7 @@ from cytoclr.tables import (
     treatment_names,
 )
 
-__all__ = ["write_figures"]
+__all__ = ["write_figures", "write_tables"]
 
 logger = logging.getLogger(__name__)
 
@@ -194,9 +195,7 @@ class _Material:
     @cached_property
     def treatments(self) -> pd.DataFrame:
         """All but the untreated, whose profile points nowhere; with the mechanism, NaN where it is not known."""
-        untreated = self.inputs.wells.loc[is_control(self.inputs.wells), TREATMENT].drop_duplicates()
-        marked = self.inputs.treatments[TREATMENT].merge(untreated, on=TREATMENT, how="left", indicator=True)
-        kept = self.inputs.treatments[(marked["_merge"] == "left_only").to_numpy()].reset_index(drop=True)
+        kept = leave_out_untreated(self.inputs.treatments, self.inputs.wells).reset_index(drop=True)
         return kept.assign(**{MECHANISM: _find_mechanisms(kept, self.inputs.mechanisms)})
 
     @cached_property
@@ -256,7 +255,9 @@ def _draw_scores(material: _Material) -> Drawing | str:
         f"{(scores.get('protocol') or {}).get('name', 'not named')}. Bars: 95 % intervals by bootstrap over compounds. "
         f"Grey: mechanisms dealt out at random, mean and 95th percentile.{leaks}"
     )
-    return Drawing(_draw_dots([row.name for row in rows], panels, is_first=[r.features == TRAINED for r in rows]), caption)
+    return Drawing(
+        _draw_dots([row.name for row in rows], panels, is_first=[r.features == TRAINED for r in rows]), caption
+    )
 
 
 def _show_score(score: Score | None, missing: str) -> Figure:
@@ -282,8 +283,8 @@ def _draw_measures(material: _Material) -> Drawing | str:
         for i, measure in enumerate(MEASURES)
     ]
     caption = (
-        "Do replicates and mechanisms find each other? Bars: 95 % intervals by bootstrap. Grey: to be expected by chance. "
-        "Gaps: not measured."
+        "Do replicates and mechanisms find each other? Bars: 95 % intervals by bootstrap. Grey: to be expected by "
+        "chance. Gaps: not measured."
     )
     shown = _draw_dots([row.name for row in rows], panels, is_first=[row.features == TRAINED for row in rows])
     return Drawing(shown, caption)
@@ -313,7 +314,7 @@ def _draw_dots(names: Sequence[str], panels: Sequence[_Panel], *, is_first: Sequ
             )  # fmt: skip
     draw_legend(
         canvas,
-        [Mark(RIGHT), Mark(QUIET), Mark("#a9b0b7", "|", is_hollow=True)],
+        [Mark(RIGHT), Mark(QUIET), Mark("#8b939b", "|", is_hollow=True)],
         ["trained, with 95 % interval", "others", "by chance"],
         left_mm=left_mm,
         top_mm=top_mm + height_mm + 6.5,
@@ -338,7 +339,7 @@ def _scale_shares(axes: Axes, *, is_share: bool) -> None:
     axes.tick_params(axis="x", which="minor", length=0)
 
 
-def _draw_dot(axes: Axes, row: float, figure: Figure, mark: Mark) -> None:
+def _draw_dot(axes: Axes, row: float | int, figure: Figure, mark: Mark) -> None:
     """Draw what was measured with its interval, and behind it what is to be expected by chance."""
     if figure.chance is not None:
         if figure.p95 is not None:
@@ -374,16 +375,16 @@ def _draw_batch(material: _Material) -> Drawing | str:
             )  # fmt: skip
     draw_legend(
         canvas,
-        [before, after, Mark("#a9b0b7", "|", is_hollow=True)],
+        [before, after, Mark("#8b939b", "|", is_hollow=True)],
         ["before normalisation", "after", "by chance"],
-        left_mm=left_mm,
+        left_mm=3.0,
         top_mm=top_mm + height_mm + 6.5,
-        width_mm=NARROW_MM - left_mm,
+        width_mm=NARROW_MM - 4.0,
     )
     asked = "; ".join(f"{row.name.lower()}: {row.asked}" for row in rows if row.asked)
     caption = (
-        f"How well batch and plate can be told from untreated wells, balanced accuracy ({asked}). The less, the better. "
-        "Grey: by chance, mean and 95th percentile."
+        f"How well batch and plate can be told from untreated wells, balanced accuracy ({asked}). The less, the "
+        "better. Grey: by chance, mean and 95th percentile."
     )
     return Drawing(canvas, caption)
 
@@ -411,7 +412,13 @@ def _draw_map(material: _Material, method: str) -> Drawing | str:
     size = 16.0 if len(layout.x) <= 300 else 7.0
     for _, mark, rows in groups:
         axes.scatter(
-            layout.x[rows], layout.y[rows], s=size, c=mark.colour, marker=mark.marker, linewidths=0.3, edgecolors="white"
+            layout.x[rows],
+            layout.y[rows],
+            s=size,
+            c=mark.colour,
+            marker=mark.marker,
+            linewidths=0.3,
+            edgecolors="white",
         )
     draw_legend(
         canvas,
@@ -450,9 +457,9 @@ def _draw_confusion(material: _Material, score: Literal["nsc", "nscb"]) -> Drawi
     if cell_mm < 4.0:
         width_mm, cell_mm = WIDE_MM, min(8.0, (WIDE_MM - side_mm - total_mm) / len(names))
     size_pt = min(TEXT_PT, 0.9 * cell_mm / _MM_PER_POINT)
-    side_mm = side_mm if size_pt >= TINY_PT else 4.0
+    side_mm = side_mm if size_pt >= TINY_PT else 16.0
     whole_mm = cell_mm * len(names)
-    top_mm = side_mm + 4.0
+    top_mm = max(6.0, side_mm) if size_pt >= TINY_PT else 8.0
     canvas = start_figure(width_mm, top_mm + whole_mm + 2.0)
     left_mm = side_mm + max(0.0, (width_mm - side_mm - total_mm - whole_mm) / 2)
     axes = add_axes(canvas, left_mm, top_mm, whole_mm, whole_mm)
@@ -468,12 +475,16 @@ def _draw_confusion(material: _Material, score: Literal["nsc", "nscb"]) -> Drawi
     for place in np.arange(len(names) - 1) + 0.5:
         axes.axhline(place, c="white", lw=0.6)
         axes.axvline(place, c="white", lw=0.6)
-    axes.annotate("found", (0.5, 1), (0, 0), xycoords="axes fraction", textcoords="offset points")
+    for shift, text in ((9.0, "columns: found"), (2.0, "rows: true")):
+        axes.annotate(
+            text, (0, 1), (-3.0, shift), xycoords="axes fraction", textcoords="offset points", ha="right",
+            fontsize=SMALL_PT, color=QUIET, annotation_clip=False,
+        )  # fmt: skip
     _write_counts(axes, counts, shares, size_pt, cell_mm)
     told = "" if size_pt >= TINY_PT else " There are too many mechanisms to name here."
     caption = (
-        f"{score.upper()}: which mechanism was found (columns) for {name_units(scores)} of each mechanism (rows), counts; "
-        f"depth of colour: share of the row; at the right: how many were right.{told}"
+        f"{score.upper()}: which mechanism was found (columns) for {name_units(scores)} of each mechanism (rows), "
+        f"counts; depth of colour: share of the row; at the right: how many were right.{told}"
     )
     return Drawing(canvas, caption)
 
@@ -489,7 +500,7 @@ def _tint_confusion(shares: Float[np.ndarray, "mechanism found"]) -> Float[np.nd
 
 
 def _write_counts(
-    axes: Axes, counts: np.ndarray, shares: np.ndarray, size_pt: float, cell_mm: float
+    axes: Axes, counts: np.ndarray, shares: np.ndarray, size_pt: float | int, cell_mm: float | int
 ) -> None:
     if size_pt < TINY_PT:
         return
@@ -585,12 +596,14 @@ def _draw_training(material: _Material) -> Drawing | str:
     curves = list_curves(metrics)
     if not curves:
         return "nothing was trained in this run"
-    columns, left_mm, panel_mm, row_mm = 3, 11.0, WIDE_MM / 3, 43.0
+    columns, left_mm, panel_mm, row_mm = 3, 11.0, WIDE_MM / 3, 41.0
     num_rows = -(-len(curves) // columns)
     canvas = start_figure(WIDE_MM, row_mm * num_rows + 1.0)
     for number, curve in enumerate(curves):
         row, column = divmod(number, columns)
-        axes = add_axes(canvas, column * panel_mm + left_mm, row * row_mm + 9.0, panel_mm - left_mm - 3.0, row_mm - 18.0)
+        axes = add_axes(
+            canvas, column * panel_mm + left_mm, row * row_mm + 9.0, panel_mm - left_mm - 3.0, row_mm - 18.0
+        )
         _draw_curve(axes, curve, metrics)
     return Drawing(canvas, " ".join(f"{curve.title}: {curve.sentence}" for curve in curves))
 
@@ -703,8 +716,15 @@ def _draw_plates(material: _Material) -> Drawing | str:
         axes = add_axes(canvas, column * panel_mm + left_mm, row * row_mm + 8.0, map_mm, map_height_mm)
         image = axes.imshow(counts, cmap="cividis", vmin=0, vmax=top, aspect="auto")
         _dress_plate(axes, shape, map_mm / shape[1])
-        axes.scatter(columns[untreated], rows[untreated], s=min(5.0, (map_mm / shape[1]) ** 2), c="white", marker="o",
-                     linewidths=0.4, edgecolors="black")
+        axes.scatter(
+            columns[untreated],
+            rows[untreated],
+            s=min(5.0, (map_mm / shape[1]) ** 2),
+            c="white",
+            marker="o",
+            linewidths=0.4,
+            edgecolors="black",
+        )
         title = clean_text(key[1], limit=int(map_mm / 1.75))
         axes.set_title(title, pad=10, fontsize=TEXT_PT)
     scale_top_mm = row_mm * -(-len(shown) // across) + 3.0
@@ -730,7 +750,7 @@ def _place_well(name: str) -> tuple[int, int] | None:
     return (row, column) if row < rows and 0 <= column < columns and letters[0] in ("A", letters[-1]) else None
 
 
-def _dress_plate(axes: Axes, shape: tuple[int, int], well_mm: float) -> None:
+def _dress_plate(axes: Axes, shape: tuple[int, int], well_mm: float | int) -> None:
     """Write row letters and column numbers, as many as fit, and part the wells."""
     num_rows, num_columns = shape
     row_step = max(1, math.ceil(2.1 / well_mm))
@@ -773,7 +793,7 @@ def _draw_cells(material: _Material) -> Drawing | str:
     rows = list(_choose_rows(material))
     if not rows:
         return "there are no cells"
-    shown, label_mm, gap_mm = rows[:MAX_ROWS], 42.0, 0.6
+    shown, label_mm, gap_mm = rows[:MAX_ROWS], 40.0, 0.6
     tile_mm = (WIDE_MM - label_mm - 1.0) / ROW_CELLS
     hues = choose_hues(crops.channels)
     canvas = start_figure(WIDE_MM, tile_mm * len(shown) + 8.0)
@@ -791,19 +811,22 @@ def _draw_cells(material: _Material) -> Drawing | str:
         beside.set(xlim=(0, 1), ylim=(0, 1))
         beside.text(0.03, 0.55, row.title, fontsize=TEXT_PT, fontweight="bold", va="bottom")
         beside.text(0.03, 0.45, row.treatment, fontsize=SMALL_PT, color=QUIET, va="top")
-    draw_legend(
-        canvas,
-        [Mark("#" + "".join(f"{round(255 * part):02x}" for part in hue), "s", is_hollow=False) for hue in hues],
-        [clean_text(channel) for channel in crops.channels],
-        left_mm=label_mm,
-        top_mm=tile_mm * len(shown) + 3.0,
-        width_mm=WIDE_MM - label_mm - 1.0,
-    ) if len(hues) > 1 else None
+    if len(hues) > 1:
+        draw_legend(
+            canvas,
+            [Mark(spell_hue(hue), "s") for hue in hues],
+            [clean_text(channel) for channel in crops.channels],
+            left_mm=label_mm,
+            top_mm=tile_mm * len(shown) + 3.0,
+            width_mm=WIDE_MM - label_mm - 1.0,
+        )
     left_out = f" {len(rows) - MAX_ROWS:,} more are left out." if len(rows) > MAX_ROWS else ""
-    known = "each mechanism's treatment with most cells" if material.marks else "treatments, those with most cells first"
+    known = (
+        "each mechanism's treatment with most cells" if material.marks else "treatments, those with most cells first"
+    )
     caption = (
-        f"Cells drawn at random: untreated, and of {known}. All have the same contrast on a plate, channel by channel, and "
-        f"their dim parts are brightened alike (gamma {DISPLAY_GAMMA:g}).{left_out}"
+        f"Cells drawn at random: untreated, and of {known}. All have the same contrast on a plate, channel by "
+        f"channel, and their dim parts are brightened alike (gamma {DISPLAY_GAMMA:g}).{left_out}"
     )
     return Drawing(canvas, caption)
 
@@ -844,7 +867,7 @@ def _colour_crops(
     return pixels
 
 
-def _draw_scale_bar(axes: Axes, size_px: int, pixel_size_um: float) -> None:
+def _draw_scale_bar(axes: Axes, size_px: int, pixel_size_um: float | int) -> None:
     fitting = [length for length in _BARS_UM if length <= 0.45 * size_px * pixel_size_um]
     if not fitting:
         return
