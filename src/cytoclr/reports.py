@@ -51,6 +51,7 @@ def gather_inputs(run: Path, settings: Settings) -> "ReportInputs":
     told = {stage: _read_stage(run, stage).report for stage in ("crop", "profile", "evaluate")}
     trained = settings.embed.model is None
     views, table = run / "model" / "views.webp", find_mechanism_table(run, settings)
+    counted = run / "wells.parquet"
     return ReportInputs(
         wells=read_table(run / profile_path(TRAINED, "well")),
         treatments=read_table(run / profile_path(TRAINED, "treatment")),
@@ -63,6 +64,7 @@ def gather_inputs(run: Path, settings: Settings) -> "ReportInputs":
         metrics=_read_lines(run / "model" / "metrics.jsonl") if trained else [],
         provenance=read_json(run / "provenance.json"),
         left_out=[f"{count:,} × {reason}" for reason, count in told["crop"]["left_out"].items()],
+        counted=read_table(counted) if counted.is_file() else None,
         warnings=list_warnings(told["profile"][TRAINED]),
         settings_text=dump_settings(settings),
         views=views.read_bytes() if views.is_file() else None,

@@ -20,7 +20,8 @@ class ReportInputs:
     `scores` is ``scores.json`` (``{"nsc": None, "reason": …}`` without mechanisms), `matches` one row per features,
     score and treatment (or well, if the protocol is of wells), `metrics` the lines of ``metrics.jsonl``, `views` the
     bytes of ``views.webp`` (None: of an older run) and `augment` what they differ by. Row i of `cells` is crop i of
-    `crops`, and row i of `embeddings`, where they are given.
+    `crops`, and row i of `embeddings`, where they are given. `counted` is ``wells.parquet``: the cells of every well
+    that was to be cut, kept and left out, of none too.
     """
 
     wells: pd.DataFrame
@@ -38,6 +39,7 @@ class ReportInputs:
     augment: AugmentSettings | None = None
     warnings: Sequence[str] = ()
     left_out: Sequence[str] = ()
+    counted: pd.DataFrame | None = None
 
 
 def leave_out_untreated(treatments: pd.DataFrame, wells: pd.DataFrame) -> pd.DataFrame:

@@ -17,11 +17,9 @@ const matchOf = Object.fromEntries(
   answered.map((score) => [score, new Map(matches[score].map((match) => [match.asker, match]))]),
 );
 
-/** Who asks for a point of the map: wells share their treatment's match, unless each asks for itself. */
-const askerOf = (point) => (point.well && data.asked === "treatments" ? data.treatments[point.treatment] : point);
+/** Who asks for a point of the map: cells ask by their well, and wells by their treatment, unless each asks for itself. */
+const askerOf = (point) => (point.well && data.asked === "treatments" ? data.treatments[point.treatment] : (point.home ?? point));
 const verdictOf = (right) => make("span", { class: right ? "right" : "wrong" }, right ? "✓ right" : "✗ wrong");
-
-
 
 // Okabe and Ito 2008, its yellow darkened for paper; a ninth group takes the first colour and the next shape
 const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8d7bd8", "#a8a000"];
@@ -60,6 +58,7 @@ const FIXED = {
   right: { colour: COLOURS[0], shape: "circle" },
   wrong: { colour: COLOURS[5], shape: "diamond" },
 };
+const NEUTRAL_COLOUR = "#8b939b";
 const NEUTRAL = [UNTREATED, "several", UNKNOWN, ASKED_BY_WELL, "not scored"];
 
 /** Colour and shape of every group, the same for wells and treatments. */
@@ -75,7 +74,7 @@ function styleGroups(grouping) {
     };
     styles.set(name, grouping in matches ? FIXED[name] : style);
   });
-  neutral.forEach((name, number) => styles.set(name, { colour: "#8b939b", shape: ["circle", "square"][number % 2] }));
+  neutral.forEach((name, number) => styles.set(name, { colour: NEUTRAL_COLOUR, shape: ["circle", "square"][number % 2] }));
   return styles;
 }
 
@@ -83,4 +82,81 @@ function makeSwatch({ colour, shape }) {
   const svg = makeSvg("svg", { width: 12, height: 12, viewBox: "0 0 12 12", "aria-hidden": true });
   svg.append(makeSvg("path", { d: PATHS[shape], fill: colour }));
   return svg;
+}
+
+// ---- concentrations: a scale of colours instead of groups ----
+
+// viridis (van der Walt and Smith 2015), at ten equal steps
+const VIRIDIS_STOPS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
+/** So many colours at most, for points of one colour are drawn together. */
+const DOSE_STEPS = 48;
+/** Nearer ticks than this share of the scale would write over each other. */
+const TICK_SHARE = 0.13;
+
+function viridisAt(share) {
+  const place = Math.min(Math.max(share, 0), 1) * (VIRIDIS_STOPS.length - 1);
+  const [low, high] = [Math.floor(place), Math.ceil(place)].map((i) => parseInt(VIRIDIS_STOPS[i].slice(1), 16));
+  const mixed = [16, 8, 0].map((bits) => {
+    const from = (low >> bits) & 255;
+    return Math.round(from + (place % 1) * (((high >> bits) & 255) - from));
+  });
+  return `rgb(${mixed.join(",")})`;
+}
+
+const spellDose = (dose) => String(Number(dose.toPrecision(4)));
+
+/** The scale of all concentrations; logarithmic where they span more than ten times. None, where they do not differ. */
+function makeDoseScale() {
+  const doses = [...new Set([...data.treatments, ...data.wells].map((point) => point.dose))].filter((dose) => dose > 0);
+  doses.sort((one, other) => one - other);
+  if (doses.length < 2) return null;
+  const [low, high] = [doses[0], doses.at(-1)];
+  const log = high / low > 10;
+  const shareOf = log
+    ? (dose) => Math.log(dose / low) / Math.log(high / low)
+    : (dose) => (dose - low) / (high - low);
+  const colourOf = (dose) => viridisAt(Math.round(shareOf(dose) * DOSE_STEPS) / DOSE_STEPS);
+  return { low, high, log, shareOf, colourOf, ticks: chooseTicks(doses.length > 12 ? roundDoses(low, high, log) : doses, shareOf) };
+}
+
+/** 1, 2 and 5 of each power of ten, or equal steps of them; and both ends. */
+function roundDoses(low, high, log) {
+  const found = [low, high];
+  if (log) {
+    const powers = Array.from({ length: 40 }, (_, i) => 10 ** (i - 20));
+    // whole powers first, so that they stay where there is no room for others
+    for (const factor of [1, 2, 5]) found.push(...powers.map((power) => factor * power));
+  } else {
+    const power = 10 ** Math.floor(Math.log10(high - low));
+    const step = [0.2, 0.5, 1, 2].map((factor) => factor * power).find((size) => (high - low) / size <= 6);
+    for (let i = Math.ceil(low / step); i * step < high; i += 1) found.push(i * step);
+  }
+  return found.filter((dose) => dose >= low && dose <= high);
+}
+
+/** Both ends, and of the others those that have room. */
+function chooseTicks(doses, shareOf) {
+  const ends = [Math.min(...doses), Math.max(...doses)];
+  const chosen = [...ends];
+  for (const dose of doses) {
+    if (chosen.every((other) => Math.abs(shareOf(other) - shareOf(dose)) >= TICK_SHARE)) chosen.push(dose);
+  }
+  return chosen.sort((one, other) => one - other);
+}
+
+/** A bar of the scale's colours with its ticks. */
+function makeDoseLegend(scale) {
+  const bar = make("div", { class: "ramp" });
+  const stops = Array.from({ length: 13 }, (_, i) => viridisAt(i / 12));
+  bar.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
+  const ticks = scale.ticks.map((dose) => {
+    const tick = make("span", {}, spellDose(dose));
+    tick.style.left = `${100 * scale.shareOf(dose)}%`;
+    return tick;
+  });
+  const about = `Concentration from ${spellDose(scale.low)} to ${spellDose(scale.high)} µM, ${scale.log ? "logarithmic" : "linear"}`;
+  const drawn = make("div", { class: "scale", role: "img", "aria-label": about }, bar, make("div", { class: "ticks" }, ...ticks));
+  const unit = make("span", { class: "quiet" }, `Concentration, µM${scale.log ? " (logarithmic)" : ""}`);
+  const none = make("span", { class: "none" }, makeSwatch({ colour: NEUTRAL_COLOUR, shape: "circle" }), "untreated, or none told");
+  return [unit, drawn, none];
 }
