@@ -59,6 +59,7 @@ def gather_inputs(run: Path, settings: Settings) -> "ReportInputs":
         crops=CropStore(run / "crops"),
         scores=read_json(run / "scores.json"),
         matches=read_table(run / "matches.parquet"),
+        activity=read_table(run / "activity.parquet"),
         embeddings=read_table(run / "embeddings.parquet"),
         mechanisms=None if table is None else read_mechanisms(table),
         metrics=_read_lines(run / "model" / "metrics.jsonl") if trained else [],

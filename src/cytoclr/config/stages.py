@@ -251,6 +251,7 @@ class ReportSettings(Section):
     title: str = "Cell profiles"
     cells_per_profile: int = Field(8, ge=1, le=32, description="crops shown with each well and treatment")
     pictures: int = Field(1600, ge=1, description="cells whose pictures are in the page, at most: some 3 kB each")
+    map_cells: int = Field(2000, ge=0, description="cells on the map of cells, if more than have pictures")
     neighbours: int = Field(12, ge=2, description="t-SNE perplexity and UMAP neighbours, at most")
 
 

@@ -244,6 +244,7 @@ def _list_wells(inputs: ReportInputs) -> list[dict[str, Any]]:
             "plate": row["Metadata_Plate"],
             "batch": row["Metadata_Batch"],
             "compound": row["Metadata_Compound"],
+            "dose": float(row["Metadata_Concentration"]),
             "mechanism": mechanism,
             "control": row["Metadata_control_type"] == "negcon",
             "treatment": keys.get(_round_dose(row["Metadata_Compound"], row["Metadata_Concentration"])),
@@ -269,6 +270,7 @@ def _list_treatments(inputs: ReportInputs) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "compound": row["Metadata_Compound"],
+                "dose": float(row["Metadata_Concentration"]),
                 "mechanism": mechanism,
                 "batch": of["batch"],
                 "plate": of["plate"],

@@ -18,10 +18,10 @@ class ReportInputs:
     """All that a report is made of: the tables and files of a run.
 
     `scores` is ``scores.json`` (``{"nsc": None, "reason": …}`` without mechanisms), `matches` one row per features,
-    score and treatment (or well, if the protocol is of wells), `metrics` the lines of ``metrics.jsonl``, `views` the
-    bytes of ``views.webp`` (None: of an older run) and `augment` what they differ by. Row i of `cells` is crop i of
-    `crops`, and row i of `embeddings`, where they are given. `counted` is ``wells.parquet``: the cells of every well
-    that was to be cut, kept and left out, of none too.
+    score and treatment (or well, if the protocol is of wells), `activity` one per features and treatment, `metrics` the
+    lines of ``metrics.jsonl``, `views` the bytes of ``views.webp`` (None: of an older run) and `augment` what they
+    differ by. Row i of `cells` is crop i of `crops`, and row i of `embeddings`, where they are given. `counted` is
+    ``wells.parquet``: the cells of every well that was to be cut, kept and left out, of none too.
     """
 
     wells: pd.DataFrame
@@ -32,6 +32,7 @@ class ReportInputs:
     provenance: Mapping[str, Any]
     settings_text: str
     matches: pd.DataFrame | None = None
+    activity: pd.DataFrame | None = None
     mechanisms: pd.DataFrame | None = None
     embeddings: pd.DataFrame | None = None
     metrics: Sequence[Mapping[str, Any]] = ()

@@ -81,9 +81,9 @@ def lay_out_cells(inputs: ReportInputs, shown: Shown, settings: ReportSettings, 
     inputs
         `embeddings` are laid out, each plate measured from its own controls; `wells` are what cells are numbered by.
     shown
-        Cells that have pictures: they come first, the others are drawn by chance.
+        Cells that have pictures: all of them are on the map, others are drawn by chance.
     settings
-        `map_cells`: at most so many cells; `neighbours`.
+        `map_cells`: so many cells, unless there are fewer, or more have pictures; `neighbours`.
     seed
         Decides the cells and both random layouts.
 
@@ -108,7 +108,7 @@ def lay_out_cells(inputs: ReportInputs, shown: Shown, settings: ReportSettings, 
     number_of = {key: number for number, key in enumerate(inputs.wells[WELL].itertuples(index=False, name=None))}
     keys = inputs.cells[WELL].itertuples(index=False, name=None)
     wells = np.array([number_of.get(key, -1) for key in keys], dtype=np.int64)
-    rows = _choose_rows(wells >= 0, shown.rows, getattr(settings, "map_cells", 2000), np.random.default_rng([seed, 2]))
+    rows = _choose_rows(wells >= 0, shown.rows, settings.map_cells, np.random.default_rng([seed, 2]))
     if len(rows) == 0:
         return {}
     # the whole table first: a plate's zero and a feature's scale are those of all its cells
@@ -131,12 +131,12 @@ def _choose_rows(
     limit: int,
     generator: np.random.Generator,
 ) -> Int[np.ndarray, " drawn"]:
-    """Choose at most `limit` rows: those with pictures before others, by chance among equals; in their order."""
+    """Choose the rows with pictures, and of the others by chance until there are `limit`; in their order."""
     is_pictured = np.zeros(len(is_known), dtype=bool)
     is_pictured[pictured] = True
-    order = generator.permutation(np.flatnonzero(is_known))
-    first_pictured = order[np.argsort(~is_pictured[order], kind="stable")]
-    return np.sort(first_pictured[:limit])
+    own = np.flatnonzero(is_known & is_pictured)
+    others = generator.permutation(np.flatnonzero(is_known & ~is_pictured))
+    return np.sort(np.concatenate([own, others[: max(0, limit - len(own))]]))
 
 
 def _quantise(layout: Layout) -> dict[str, Any]:

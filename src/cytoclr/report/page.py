@@ -27,11 +27,13 @@ __all__ = ["escape_json", "render_page", "render_report", "write_report"]
 #: In the order in which they stand in the page: what is used comes before what uses it.
 SCRIPTS = (
     "base.js",
+    "plots.js",
     "cells.js",
     "points.js",
     "map.js",
     "plates.js",
     "treatments.js",
+    "gallery.js",
     "training.js",
     "start.js",
 )

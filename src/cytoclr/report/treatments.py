@@ -52,7 +52,7 @@ def relate_treatments(inputs: ReportInputs, shown: Shown) -> dict[str, Any]:
     treatments = round_concentrations(inputs.treatments).reset_index(drop=True)
     features = feature_matrix(treatments)
     lengths = np.linalg.norm(features, axis=1)
-    activity = _align_activity(treatments, getattr(inputs, "activity", None))
+    activity = _align_activity(treatments, inputs.activity)
     controls = inputs.wells[is_control(inputs.wells)]
     well_lengths = np.linalg.norm(feature_matrix(controls), axis=1)
     return {

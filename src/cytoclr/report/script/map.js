@@ -266,28 +266,6 @@ function tellThinned(total, every) {
   byId("map-thinned").textContent = `This browser has no WebGL: one of ${every} of the ${total.toLocaleString("en")} points is drawn.`;
 }
 
-const PLOT_OPTIONS = {
-  responsive: true,
-  displaylogo: false,
-  scrollZoom: false,
-  modeBarButtons: [["toImage"], ["zoom2d", "pan2d"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]],
-  // Plotly would else offer to send the figure to its makers
-  showSendToCloud: false,
-  plotlyServerURL: "",
-  toImageButtonOptions: { format: "svg", filename: "cytoclr" },
-};
-
-function plotLook() {
-  return {
-    paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)",
-    font: { color: ink("quiet"), family: getComputedStyle(document.body).fontFamily, size: 13 },
-    modebar: { bgcolor: "rgba(0,0,0,0)", color: ink("quiet"), activecolor: ink("ink") },
-    showlegend: false,
-    hovermode: "closest",
-  };
-}
-
 const MAP_OPTIONS = { ...PLOT_OPTIONS, modeBarButtons: [["toImage"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]] };
 
 function mapLook(layout) {

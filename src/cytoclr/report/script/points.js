@@ -103,7 +103,7 @@ function viridisAt(share) {
   return `rgb(${mixed.join(",")})`;
 }
 
-const spellDose = (dose) => String(Number(dose.toPrecision(4)));
+const spellDose = (dose) => String(Number(dose.toPrecision(6)));
 
 /** The scale of all concentrations; logarithmic where they span more than ten times. None, where they do not differ. */
 function makeDoseScale() {

@@ -3,6 +3,7 @@
 startCells();
 startMap();
 startPlates();
-startMechanisms();
+startTreatments();
+startGalleries();
 startTraining();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => coloured.forEach((draw) => draw()));

@@ -33,24 +33,7 @@ function drawCurve({ key, title, lines, axis }, epochOf) {
       ...(line.event === "step" && !alone ? STEP_INK : {}),
     };
   });
-  const grid = { gridcolor: ink("line"), linecolor: ink("line"), zeroline: false };
-  window.Plotly.react(
-    byId(`curve-${key}`),
-    traces,
-    {
-      ...plotLook(),
-      margin: { l: 46, r: 8, t: own.length > 1 ? 26 : 8, b: 38 },
-      showlegend: own.length > 1,
-      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } },
-      xaxis: { ...grid, title: { text: "epoch", standoff: 6, font: { size: 12 } }, showgrid: false, rangemode: "tozero" },
-      yaxis: {
-        ...grid,
-        // of a logarithmic axis 1, 2 and 5 are named
-        ...(axis === "log" ? { type: "log", dtick: "D2" } : { nticks: 5 }),
-        rangemode: axis === "free" ? "normal" : "tozero",
-        ...(axis === "share" ? { range: [0, 1], tickformat: ".0%" } : {}),
-      },
-    },
-    PLOT_OPTIONS,
-  );
+  const legend = { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } };
+  const several = own.length > 1 ? { margin: { l: 46, r: 8, t: 26, b: 38 }, showlegend: true, legend } : {};
+  drawAgainstEpochs(byId(`curve-${key}`), traces, axis, several);
 }

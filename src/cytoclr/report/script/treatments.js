@@ -693,8 +693,3 @@ function fillSeries(rows, number, measured, distance) {
   byId("series").replaceChildren(make("thead", {}, head), make("tbody", {}, ...lines));
   byId("series-scale").replaceChildren(makeScaleBar(SERIES_CSS_PX / data.tiles.px));
 }
-
-// until start.js calls them by their names
-function startMechanisms() {
-  startTreatments();
-}
