@@ -11,7 +11,7 @@ demo: .venv/installed  ## run everything on a virtual screen; says where the rep
 	$(BIN)/cytoclr demo
 
 test: .venv/installed-dev  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/installed-dev  ## style, types, floors
 	$(BIN)/ruff format --check .

@@ -181,7 +181,7 @@ SWITCHES: list[dict[str, object]] = [
 ]
 
 
-@pytest.mark.parametrize("values", SWITCHES, ids=lambda values: ",".join(set(values) - set(OFF)) or "few")
+@pytest.mark.parametrize("values", SWITCHES, ids=lambda values: ",".join(sorted(set(values) - set(OFF))) or "few")
 def test_both_back_ends_make_the_same_views(values: dict[str, object]) -> None:
     crops = draw_crops(12, 2, size_px=23)
     compiled, reference = (augment(crops, view_size_px=19, backend=backend, **values) for backend in BACKENDS)

@@ -69,8 +69,13 @@ def seek(page: "playwright.Page", text: str) -> None:
     page.wait_for_timeout(400)
 
 
+def show_plot(page: "playwright.Page") -> None:
+    # at once: the page itself scrolls smoothly, and pointers would miss
+    page.locator("#map-plot").evaluate("one => one.scrollIntoView({behavior: 'instant', block: 'center'})")
+
+
 def drag_over_all(page: "playwright.Page") -> None:
-    page.locator("#map-plot").scroll_into_view_if_needed()
+    show_plot(page)
     box = page.locator("#map-plot .nsewdrag").bounding_box()
     page.mouse.move(box["x"] + 3, box["y"] + 3)
     page.mouse.down()
@@ -219,7 +224,7 @@ def test_points_are_selected_on_the_map(open_map: Callable, inputs: ReportInputs
         drag_over_all(page)
         assert page.locator("#map-selected").text_content() == f"{len(inputs.wells)} wells"
     else:
-        page.locator("#map-plot").scroll_into_view_if_needed()
+        show_plot(page)
         box = page.locator("#map-plot .nsewdrag").bounding_box()
         page.mouse.move(box["x"] + 5, box["y"] + 5)
         page.mouse.down()
@@ -281,7 +286,7 @@ def test_names_are_copied(open_map: Callable) -> None:
 
 def test_a_press_opens_the_cells(open_map: Callable, report_path: Path) -> None:
     page, complaints = open_map()
-    page.locator("#map-plot").scroll_into_view_if_needed()
+    show_plot(page)
     box = page.locator(POINTS).nth(5).bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.wait_for_selector("#gallery[open]")

@@ -124,7 +124,7 @@ def _say_labels(scores: Mapping[str, Any]) -> str | None:
 
 def collect_data(inputs: ReportInputs, settings: ReportSettings, *, seed: int, progress: Progress) -> dict[str, Any]:
     """Collect what the script draws: points, maps, cells, matches and the training's course."""
-    progress.start("report", 3, "parts")
+    progress.start("report", 4, "parts")
     inputs = replace(inputs, treatments=leave_out_untreated(inputs.treatments, inputs.wells))
     treatments, wells = _list_treatments(inputs), _list_wells(inputs)
     layouts = {}
@@ -148,13 +148,15 @@ def collect_data(inputs: ReportInputs, settings: ReportSettings, *, seed: int, p
     _add_cells(treatments, inputs.treatments, inputs.cells, TREATMENT, shown, settings.cells_per_profile)
     _add_typical(treatments, inputs.treatments, shown)
     progress.advance()
+    on_map = lay_out_cells(inputs, shown, settings, seed=seed)
+    progress.advance()
     progress.finish()
     return {
         "treatments": treatments,
         "wells": wells,
         "layouts": layouts,
         "tiles": _list_tiles(inputs.crops, shown),
-        "cells": lay_out_cells(inputs, shown, settings, seed=seed),
+        "cells": on_map,
         "plates": lay_out_plates(inputs),
         "relations": relate_treatments(inputs, shown),
         "asked": name_units(inputs.scores),

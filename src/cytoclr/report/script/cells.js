@@ -138,10 +138,10 @@ function drawGallery() {
   const width = Math.min(innerWidth * 0.94, 1180) - 50;
   const across = Math.max(1, Math.floor(width / (data.tiles.px * gallery.zoom)));
   const parts = groups.map((group) => {
-    const { name, note, tiles } = group;
-    const few = Math.min(across, Math.max(1, tiles.length));
+    const { name, note, tiles, larger = 1 } = group;
+    const few = Math.min(Math.max(1, Math.floor(across / larger)), Math.max(1, tiles.length));
     const picture = tiles.length ? makeCells(tiles, few, name) : make("p", { class: "quiet" }, "No cells of it are in this file.");
-    if (tiles.length) picture.style.width = `${few * data.tiles.px * gallery.zoom}px`;
+    if (tiles.length) picture.style.width = `${few * data.tiles.px * gallery.zoom * larger}px`;
     const caption = make("figcaption", {}, named(name), " ", make("span", { class: "quiet" }, note ?? ""));
     return make("figure", {}, caption, picture, data.live && group.of ? makeMore(group) : "");
   });

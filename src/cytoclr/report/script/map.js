@@ -564,24 +564,25 @@ function describePoint(point) {
 
 const othersOf = (cell) => cell.home.cells.filter((tile) => tile !== cell.cells[0]);
 
-/** Open the window of a point's cells, those of untreated wells beside them. */
+/** Open the window of a point's cells, those of untreated wells beside them; `of`: whose cells a server has more of. */
 function openPoint(number) {
   const point = pointsOf()[number];
   const untreated = { name: "Untreated", note: "drawn by chance", tiles: untreatedNear(point) };
   let groups;
   if (point.home) {
     groups = [
-      { name: "This cell", note: point.id, tiles: point.cells, larger: 2 },
-      { name: "Others of its well", note: "drawn by chance", tiles: othersOf(point) },
+      { name: "This cell", note: `${point.id} (twice as large)`, tiles: point.cells, larger: 2 },
+      { name: "Others of its well", note: "drawn by chance", tiles: othersOf(point), of: { level: "wells", number: data.cells.well[number] } },
     ];
   } else if (point.well) {
-    groups = [{ name: "Cells of the well", note: "drawn by chance", tiles: point.cells }];
+    groups = [{ name: "Cells of the well", note: "drawn by chance", tiles: point.cells, of: { level: "wells", number } }];
   } else {
     const ranked = [
       { name: "Typical", note: "most as all its cells together", tiles: point.typical ?? [] },
       { name: "Untypical", note: "least so", tiles: point.untypical ?? [] },
     ];
-    groups = [...ranked.filter(({ tiles }) => tiles.length), { name: "By chance", note: "drawn of its wells in turn", tiles: point.cells }];
+    const chance = { name: "By chance", note: "drawn of its wells in turn", tiles: point.cells, of: { level: "treatments", number } };
+    groups = [...ranked.filter(({ tiles }) => tiles.length), chance];
   }
   if (!point.control && untreated.tiles.length) groups.push(untreated);
   openGallery(point.name, aboutPoint(point), groups);
