@@ -190,6 +190,7 @@ def make_inputs(
         provenance={"created": "2026-01-01T12:00:00Z", "versions": {"numpy": "2.2.0", "torch": "2.10"}, "threads": 2},
         settings_text="seed: 0\ntrain:\n  epochs: 20\n",
         matches=evaluation.matches,
+        activity=evaluation.activity,
         mechanisms=mechanisms,
         embeddings=embed_cells(cells, wells, np.random.default_rng(2)),
         metrics=make_metrics(20),
