@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -271,7 +272,8 @@ def test_lost_jobs_are_asked_for_again() -> None:
 
 
 def test_without_sbatch_the_user_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("dask_jobqueue")
+    if find_spec("dask_jobqueue") is None:  # it is not imported here: see the test of Ctrl-C
+        pytest.skip("needs dask-jobqueue")
     monkeypatch.setenv("PATH", "/nowhere")
     from cytoclr.config import ClusterSettings
 
@@ -343,3 +345,14 @@ def waiting(jobs: list[str]) -> bool:
         check=False,
     )
     return bool(asked.stdout.strip())
+
+
+def test_ctrl_c_still_stops_a_run_that_uses_slurm() -> None:
+    """dask-jobqueue makes SIGINT a silent exit with code 0 as it is imported."""
+    if find_spec("dask_jobqueue") is None:
+        pytest.skip("needs dask-jobqueue")
+    code = (
+        "import signal; from cytoclr.data.cluster import _import_slurm; before = signal.getsignal(signal.SIGINT);"
+        "_import_slurm(); assert signal.getsignal(signal.SIGINT) is before; print('kept')"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "kept\n"

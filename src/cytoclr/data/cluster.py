@@ -158,7 +158,7 @@ def _do_nothing() -> None:
 @contextmanager
 def _open_slurm(settings: ClusterSettings) -> Iterator[tuple[Any, Callable[[], None]]]:
     try:
-        from dask_jobqueue.slurm import SLURMCluster
+        cluster_class, _ = _import_slurm()
     except ImportError:
         raise SettingsError("cluster.where slurm needs dask-jobqueue: pip install 'cytoclr[slurm]'.") from None
     if shutil.which("sbatch") is None:
@@ -166,7 +166,7 @@ def _open_slurm(settings: ClusterSettings) -> Iterator[tuple[Any, Callable[[], N
     jobs = settings.workers or 1
     with (
         _silence_libraries(),
-        SLURMCluster(
+        cluster_class(
             queue=settings.slurm_queue,
             account=settings.slurm_account,
             walltime=settings.slurm_walltime,
@@ -185,21 +185,33 @@ def _open_slurm(settings: ClusterSettings) -> Iterator[tuple[Any, Callable[[], N
         yield cluster, SlurmJobs(cluster, jobs).tend
 
 
+def _import_slurm() -> tuple[Any, Any]:
+    """Import dask-jobqueue's cluster and job; as it is imported it would make Ctrl-C a silent, successful exit."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        from dask_jobqueue.slurm import SLURMCluster, SLURMJob
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+    return SLURMCluster, SLURMJob
+
+
 def _define_job() -> Any:
     """Define a job that says how it stands: a cluster asserts it when it closes, and dask-jobqueue's does not tell."""
-    from dask_jobqueue.slurm import SLURMJob
     from distributed import Status
 
-    class Job(SLURMJob):
+    _, job_class = _import_slurm()
+
+    class Job(job_class):  # type: ignore[valid-type, misc]
         async def start(self) -> None:
             try:
-                await super().start()  # type: ignore[no-untyped-call]
+                await super().start()
             except RuntimeError:
                 self.status = Status.failed
                 raise
 
         async def close(self) -> None:
-            await super().close()  # type: ignore[no-untyped-call]
+            await super().close()
             self.status = Status.closed
 
     return Job
