@@ -16,12 +16,12 @@ from cytoclr.tables import TRAINED
 if TYPE_CHECKING:
     from cytoclr.report import ComparedRun, ReportInputs
 
-__all__ = ["compare_in_report", "draw_figures", "find_mechanism_table", "gather_inputs", "read_run_settings"]
+__all__ = ["compare_in_report", "draw_figures", "find_mechanism_table", "gather_inputs", "read_settings_of"]
 
 logger = logging.getLogger(__name__)
 
 
-def read_run_settings(run: Path) -> Settings:
+def read_settings_of(run: Path) -> Settings:
     """Read the settings that a run was done with.
 
     Raises
@@ -106,7 +106,7 @@ def draw_figures(run: Path, *, progress: Progress | None = None) -> list[Path]:
     """
     from cytoclr.report.figures import write_figures, write_tables
 
-    settings = read_run_settings(run)
+    settings = read_settings_of(run)
     inputs = gather_inputs(run, settings)
     drawn = write_figures(run / "figures", inputs, settings.report, seed=settings.seed, progress=progress)
     return [*drawn, *write_tables(run / "tables", inputs)]

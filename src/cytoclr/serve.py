@@ -16,7 +16,7 @@ import numpy as np
 
 from cytoclr.errors import MachineError
 from cytoclr.progress import Progress
-from cytoclr.reports import gather_inputs, read_run_settings
+from cytoclr.reports import gather_inputs, read_settings_of
 from cytoclr.tables import TREATMENT, WELL
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def open_server(
     """
     from cytoclr.report import render_report
 
-    settings = read_run_settings(run)
+    settings = read_settings_of(run)
     inputs = gather_inputs(run, settings)
     page = render_report(inputs, settings.report, seed=settings.seed, live=True, progress=progress)
     _warn_of_others(host)

@@ -1,7 +1,6 @@
 """A small run to report on: six mechanisms in random profiles, and crops of drawn cells."""
 
 import io
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
+from browsing import CHROMIUM, FLAGS, Reader
 from PIL import Image
 
 from cytoclr.config import AugmentSettings, EvaluateSettings, ReportSettings
@@ -18,7 +18,7 @@ from cytoclr.report import ReportInputs, write_report
 from cytoclr.tables import TREATMENT, WELL, feature_columns
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page, Playwright
 
 MECHANISMS = [
     "Actin disruptors",
@@ -224,27 +224,29 @@ def report_path(tmp_path_factory: pytest.TempPathFactory, inputs: ReportInputs) 
     return path
 
 
-@pytest.fixture
-def open_page() -> Iterator[Callable[..., tuple["Page", list[str]]]]:
-    """Open a file in a real browser; what the page says, or asks of a network, is noted."""
+@pytest.fixture(scope="module")
+def engine() -> Iterator["Playwright"]:
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
     with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        yield engine
 
-        def open_path(path: Path, **context: object) -> tuple["Page", list[str]]:
-            complaints: list[str] = []
-            page = browser.new_page(viewport={"width": 1280, "height": 900}, **context)
-            page.on("console", lambda message: complaints.append(message.text))
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on(
-                "request",
-                lambda asked: (
-                    None if asked.url.startswith(("file:", "data:", "blob:")) else complaints.append(asked.url)
-                ),
-            )
-            page.goto(path.as_uri())
-            return page, complaints
 
-        yield open_path
-        browser.close()
+@pytest.fixture(scope="module")
+def browser(engine: "Playwright") -> Iterator["Browser"]:
+    browser = engine.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, "--disable-gpu"])
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def open_page(browser: "Browser") -> Iterator[Callable[..., tuple["Page", list[str]]]]:
+    """Open a file in a real browser; what the page says, or asks of a network, is noted."""
+    readers: list[Reader] = []
+
+    def open_path(path: Path, **context: object) -> tuple["Page", list[str]]:
+        readers.append(Reader(browser, path, **context))
+        return readers[-1].page, readers[-1].complaints
+
+    yield open_path
+    for reader in readers:
+        reader.page.close()

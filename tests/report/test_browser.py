@@ -1,10 +1,10 @@
 """The page in a real browser, opened from a file, as a reader opens it."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import browsing
 import pytest
 
 from cytoclr.config import EvaluateSettings, ProtocolChanges, ReportSettings
@@ -12,35 +12,13 @@ from cytoclr.evaluate import evaluate
 from cytoclr.report import ReportInputs, write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path"),
-]
+pytestmark = browsing.NEEDS_BROWSER
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator["playwright.Browser"]:
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+class Reader(browsing.Reader):
+    """Of the page as a whole."""
 
-
-class Reader:
-    """Someone who opens the page, and notes whatever it says or asks for."""
-
-    def __init__(self, browser: "playwright.Browser", path: Path, **context: object) -> None:
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.page = browser.new_page(viewport={"width": 1280, "height": 900}, **context)
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(path.as_uri())
-        self.page.wait_for_selector("#map-plot .points path")
+    READY = "#map-plot .points path"
 
     def outside_requests(self) -> list[str]:
         return [url for url in self.requests if not url.startswith(("file:", "data:"))]

@@ -1,7 +1,6 @@
 """The page that compares runs, and the page in a real browser."""
 
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from browsing import CHROMIUM
 from conftest import blur_profiles, make_metrics
 
 from cytoclr.config import EvaluateSettings
@@ -16,8 +16,6 @@ from cytoclr.evaluate import compare_runs, evaluate
 from cytoclr.report import ComparedRun, ReportInputs, leave_out_untreated, write_comparison
 from cytoclr.report.comparison import list_differing, list_disagreements
 from cytoclr.tables import TREATMENT
-
-CHROMIUM = shutil.which("chromium")
 
 
 def make_run(inputs: ReportInputs, name: str, noise: float, **settings: object) -> ComparedRun:

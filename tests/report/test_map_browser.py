@@ -4,20 +4,17 @@ import csv
 import io
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from browsing import CHROMIUM, FLAGS, NEEDS_BROWSER
 
 from cytoclr.report import ReportInputs
 from cytoclr.report.page import escape_json
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium on the path"),
-]
+pytestmark = NEEDS_BROWSER
 POINTS = "#map-plot .points path"
 BLOCK = re.compile(r'(?<=id="report-data">).*?(?=</script>)', re.DOTALL)
 OPACITY = "all => all.map(one => Number(one.style.opacity || 1))"
@@ -324,19 +321,19 @@ def test_the_legend_hides_from_search(open_map: Callable) -> None:
 
 
 @pytest.fixture(params=["--enable-unsafe-swiftshader", "--disable-3d-apis"], ids=["webgl", "no-webgl"])
-def crowded(request: pytest.FixtureRequest, report_path: Path, tmp_path: Path) -> Iterator["playwright.Page"]:
+def crowded(
+    engine: "playwright.Playwright", request: pytest.FixtureRequest, report_path: Path, tmp_path: Path
+) -> Iterator["playwright.Page"]:
     """The map of very many wells, in a browser with WebGL and in one without."""
-    flags = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", request.param]
     errors: list[str] = []
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(change_data(report_path, tmp_path, show_many_wells).as_uri())
-        page.wait_for_selector(POINTS)
-        choose(page, "Wells")
-        yield page
-        browser.close()
+    browser = engine.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, request.param])
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(change_data(report_path, tmp_path, show_many_wells).as_uri())
+    page.wait_for_selector(POINTS)
+    choose(page, "Wells")
+    yield page
+    browser.close()
     assert errors == []
 
 

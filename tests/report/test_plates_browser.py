@@ -1,11 +1,11 @@
 """The plates in a real browser: their maps, the keyboard, batches, and what position explains."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import browsing
 import numpy as np
 import pytest
 
@@ -14,12 +14,7 @@ from cytoclr.report import ReportInputs, write_report
 from cytoclr.report.plates import lay_out_plates
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path"),
-]
+pytestmark = browsing.NEEDS_BROWSER
 HARM = "<img src=x onerror=alert(1)>"
 #: Colour in the middle of a position, of the left edge of the plate's squares and so beside any ring.
 COLOUR_AT = """(canvas, [row, column]) => {
@@ -31,14 +26,6 @@ COLOUR_AT = """(canvas, [row, column]) => {
     const [x, y] = [1.3 * size + (column + 0.18) * size, 1.3 * size + (row + 0.18) * size];
     return [...context.getImageData(Math.round(x), Math.round(y), 1, 1).data];
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator["playwright.Browser"]:
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -73,21 +60,18 @@ def page_path(tmp_path_factory: pytest.TempPathFactory, crowded: ReportInputs) -
     return path
 
 
+class Reader(browsing.Reader):
+    """Of the plates."""
+
+    READY = "#positions tbody tr"
+
+
 @pytest.fixture
 def page(browser: "playwright.Browser", page_path: Path) -> Iterator["playwright.Page"]:
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("dialog", lambda dialog: said.append(dialog.message))
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(page_path.as_uri())
-    page.wait_for_selector("#positions tbody tr")
-    yield page
-    page.close()
-    assert said == []
-    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    reader = Reader(browser, page_path)
+    yield reader.page
+    reader.page.close()
+    assert reader.complaints == []
 
 
 def show_plate(page: "playwright.Page", number: int = 0) -> "playwright.Locator":
@@ -256,9 +240,7 @@ def test_position_is_told_as_it_was_computed(page: "playwright.Page", crowded: R
 def test_a_phone_needs_no_sideways_scroll_and_plates_are_drawn_when_seen(
     browser: "playwright.Browser", page_path: Path, scheme: str
 ) -> None:
-    page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=scheme)
-    page.goto(page_path.as_uri())
-    page.wait_for_selector("#positions tbody tr")
+    page = Reader(browser, page_path, viewport={"width": 390, "height": 800}, color_scheme=scheme).page
     undrawn = "all => all.filter(one => one.width === 300).length"
     assert page.eval_on_selector_all("canvas.plate", undrawn) == 4  # the section is further down
     page.locator("canvas.plate").first.scroll_into_view_if_needed()

@@ -1,11 +1,11 @@
 """Treatments and their cells in a real browser: the ways from matrix, table and heat map, doses, galleries."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
+import browsing
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,12 +16,7 @@ from cytoclr.report import ReportInputs, write_report
 from cytoclr.tables import TREATMENT, WELL, feature_columns
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path"),
-]
+pytestmark = browsing.NEEDS_BROWSER
 #: Middle of the place of a row and a column of the heat map, from the canvas' corner.
 PLACE_OF = """(canvas, [row, column]) => {
     const left = 160 + 13;
@@ -44,29 +39,10 @@ LIT = """async canvas => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator["playwright.Browser"]:
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+class Reader(browsing.Reader):
+    """Of treatments and their cells."""
 
-
-class Reader:
-    """Someone who opens the page, and notes whatever it says or asks for."""
-
-    def __init__(self, browser: "playwright.Browser", path: Path, *, address: str = "", **context: object) -> None:
-        self.complaints: list[str] = []
-        self.page = browser.new_page(viewport={"width": 1280, "height": 900}, **context)
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", self._note_request)
-        self.page.goto(path.as_uri() + address)
-        self.page.wait_for_selector("#treatment-name bdi, #treatment > p")
-
-    def _note_request(self, request: "playwright.Request") -> None:
-        if not request.url.startswith(("file:", "data:", "blob:")):
-            self.complaints.append(request.url)
+    READY = "#treatment-name bdi, #treatment > p"
 
     @property
     def data(self) -> dict:

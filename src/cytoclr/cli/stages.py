@@ -83,12 +83,12 @@ def verify(
 
     def work() -> None:
         from cytoclr.errors import DamagedError
-        from cytoclr.reports import read_run_settings
+        from cytoclr.reports import read_settings_of
         from cytoclr.stages import StageFolder
         from cytoclr.storage import hold_run
         from cytoclr.terminal import terminal_progress
 
-        read_run_settings(run)
+        read_settings_of(run)
         stages = StageFolder(run)
         with hold_run(run), terminal_progress(console) as progress:
             progress.start("verify", stages.count_bytes(), "bytes")

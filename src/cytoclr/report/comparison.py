@@ -5,11 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
-from cytoclr.errors import DataError
-from cytoclr.report.maps import MIN_POINTS, Layout, lay_out_profiles
+from cytoclr.report.inputs import read_finite, round_treatment
+from cytoclr.report.maps import MIN_POINTS, lay_out_profiles, write_layout
 from cytoclr.report.measures import MEASURES, MeasureRow, list_measures
 from cytoclr.report.page import render_page
 from cytoclr.report.training import Curve, list_curves, thin_steps
@@ -21,7 +20,6 @@ from cytoclr.tables import (
     TREATMENT,
     TREATMENT_PROFILES,
     check_table,
-    feature_matrix,
     treatment_names,
 )
 
@@ -188,7 +186,7 @@ def _read_answers(matches: pd.DataFrame, score: str) -> dict[tuple[str, float], 
     names = treatment_names(own)
     neighbours = treatment_names(own[["Match_Compound", "Match_Concentration"]].set_axis(TREATMENT, axis=1))
     return {
-        _round_dose(compound, dose): {
+        round_treatment(compound, dose): {
             "name": name,
             "mechanism": mechanism,
             "neighbour": neighbour,
@@ -215,11 +213,6 @@ def _take_own(matches: pd.DataFrame, score: str) -> pd.DataFrame:
     return taken
 
 
-def _round_dose(compound: str, dose: float) -> tuple[str, float]:
-    """Round to six significant digits, by which scores compare concentrations."""
-    return compound, float(f"{dose:.6g}")
-
-
 def _list_points(treatments: pd.DataFrame, matches: pd.DataFrame) -> list[dict[str, Any]]:
     answers = {score: _read_answers(matches, score) for score in SCORES}
     points = []
@@ -229,7 +222,7 @@ def _list_points(treatments: pd.DataFrame, matches: pd.DataFrame) -> list[dict[s
         treatments["Metadata_Concentration"],
         strict=True,
     ):
-        of = {score: found.get(_round_dose(compound, dose)) for score, found in answers.items()}
+        of = {score: found.get(round_treatment(compound, dose)) for score, found in answers.items()}
         known = next((answer["mechanism"] for answer in of.values() if answer), None)
         right: dict[str, Any] = {score: answer and answer["right"] for score, answer in of.items()}
         points.append({"name": name, "compound": compound, "mechanism": known, **right})
@@ -237,14 +230,8 @@ def _list_points(treatments: pd.DataFrame, matches: pd.DataFrame) -> list[dict[s
 
 
 def _lay_out(treatments: pd.DataFrame, name: str, *, neighbours: int, seed: int) -> list[dict[str, Any]]:
-    features = feature_matrix(treatments)
-    if not np.isfinite(features).all():
-        raise DataError(f"{name}: profiles of treatments hold values that are not finite. Run the profile stage again.")
-    return [_write_layout(layout) for layout in lay_out_profiles(features, neighbours=neighbours, seed=seed)]
-
-
-def _write_layout(layout: Layout) -> dict[str, Any]:
-    return {"method": layout.method, "x": layout.x.round(4).tolist(), "y": layout.y.round(4).tolist()}
+    features = read_finite(treatments, f"{name}: profiles of treatments")
+    return [write_layout(layout) for layout in lay_out_profiles(features, neighbours=neighbours, seed=seed)]
 
 
 def _join_curves(lists: Sequence[Sequence[Curve]]) -> list[Curve]:

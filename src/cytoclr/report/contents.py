@@ -10,11 +10,16 @@ import pandas as pd
 from cytoclr.config import ReportSettings
 from cytoclr.data.crops import CropStore
 from cytoclr.errors import DataError
-from cytoclr.mechanisms import join_mechanisms
 from cytoclr.progress import Progress
 from cytoclr.report.cells import choose_hues, cut_views, make_strips, pack_tiles, spell_hue
-from cytoclr.report.inputs import ReportInputs, leave_out_untreated
-from cytoclr.report.maps import MIN_POINTS, Layout, lay_out_cells, lay_out_profiles
+from cytoclr.report.inputs import (
+    ReportInputs,
+    find_mechanisms,
+    leave_out_untreated,
+    read_finite,
+    round_treatment,
+)
+from cytoclr.report.maps import MIN_POINTS, lay_out_cells, lay_out_profiles, write_layout
 from cytoclr.report.measures import (
     CLASSIFIERS,
     MEASURES,
@@ -40,7 +45,6 @@ from cytoclr.report.wording import (
     say_verdict,
 )
 from cytoclr.tables import (
-    MECHANISM,
     SITE,
     TRAINED,
     TREATMENT,
@@ -129,11 +133,9 @@ def collect_data(inputs: ReportInputs, settings: ReportSettings, *, seed: int, p
     treatments, wells = _list_treatments(inputs), _list_wells(inputs)
     layouts = {}
     for level, frame in (("treatments", inputs.treatments), ("wells", inputs.wells)):
-        features = feature_matrix(frame)
-        if not np.isfinite(features).all():
-            raise DataError(f"The profiles of {level} hold values that are not finite. Run the profile stage again.")
+        features = read_finite(frame, f"The profiles of {level}")
         layouts[level] = [
-            _layout_json(layout) for layout in lay_out_profiles(features, neighbours=settings.neighbours, seed=seed)
+            write_layout(layout) for layout in lay_out_profiles(features, neighbours=settings.neighbours, seed=seed)
         ]
         progress.advance()
     embeddings = None if inputs.embeddings is None else feature_matrix(inputs.embeddings)
@@ -200,7 +202,7 @@ def _make_galleries(
 ) -> list[dict[str, Any]]:
     """Show untreated cells and a treatment of each mechanism (or any, where none is known), channel by channel."""
     about = inputs.cells[[*TREATMENT, "Metadata_control_type"]].assign(name=treatment_names(inputs.cells))
-    about["mechanism"] = _mechanisms_of(about, inputs.mechanisms)
+    about["mechanism"] = find_mechanisms(about, inputs.mechanisms)
     sizes = about.groupby("name").size()
     treated = about.drop_duplicates("name").assign(size=lambda frame: frame["name"].map(sizes))
     # the untreated first, then of each mechanism the treatment with most cells
@@ -218,27 +220,11 @@ def _make_galleries(
     return galleries
 
 
-def _mechanisms_of(frame: pd.DataFrame, mechanisms: pd.DataFrame | None) -> np.ndarray:
-    """Mechanism of each row's treatment; None where it is not known."""
-    if mechanisms is None:
-        return np.full(len(frame), None, dtype=object)
-    treatments = frame[TREATMENT].drop_duplicates()
-    known = treatments.assign(**{MECHANISM: join_mechanisms(treatments, mechanisms)[MECHANISM].to_numpy()})
-    found = frame[TREATMENT].merge(known, on=TREATMENT, how="left")[MECHANISM].astype(object)
-    result: np.ndarray = found.where(found.notna(), None).to_numpy()
-    return result
-
-
-def _round_dose(compound: str, dose: float) -> tuple[str, float]:
-    """Round to six significant digits, by which scores compare concentrations."""
-    return compound, float(f"{dose:.6g}")
-
-
 def _list_wells(inputs: ReportInputs) -> list[dict[str, Any]]:
     wells = inputs.wells
     names = treatment_names(wells)
     keys = _treatment_numbers(inputs.treatments)
-    mechanisms = _mechanisms_of(wells, inputs.mechanisms)
+    mechanisms = find_mechanisms(wells, inputs.mechanisms)
     return [
         {
             "name": name,
@@ -249,7 +235,7 @@ def _list_wells(inputs: ReportInputs) -> list[dict[str, Any]]:
             "dose": float(row["Metadata_Concentration"]),
             "mechanism": mechanism,
             "control": row["Metadata_control_type"] == "negcon",
-            "treatment": keys.get(_round_dose(row["Metadata_Compound"], row["Metadata_Concentration"])),
+            "treatment": keys.get(round_treatment(row["Metadata_Compound"], row["Metadata_Concentration"])),
         }
         for name, mechanism, row in zip(names, mechanisms, wells.to_dict("records"), strict=True)
     ]
@@ -262,7 +248,7 @@ def _list_treatments(inputs: ReportInputs) -> list[dict[str, Any]]:
         plate=("Metadata_Plate", _one_or_several),
     )
     rows = []
-    names, mechanisms = treatment_names(treatments), _mechanisms_of(treatments, inputs.mechanisms)
+    names, mechanisms = treatment_names(treatments), find_mechanisms(treatments, inputs.mechanisms)
     for name, mechanism, row in zip(names, mechanisms, treatments.to_dict("records"), strict=True):
         key = (row["Metadata_Compound"], row["Metadata_Concentration"])
         if key not in about.index:
@@ -287,16 +273,7 @@ def _one_or_several(names: pd.Series) -> str:
 
 def _treatment_numbers(treatments: pd.DataFrame) -> dict[tuple[str, float], int]:
     pairs = zip(treatments["Metadata_Compound"], treatments["Metadata_Concentration"], strict=True)
-    return {_round_dose(*pair): number for number, pair in enumerate(pairs)}
-
-
-def _layout_json(layout: Layout) -> dict[str, Any]:
-    return {
-        "method": layout.method,
-        "x": layout.x.round(4).tolist(),
-        "y": layout.y.round(4).tolist(),
-        "axes": layout.axes,
-    }
+    return {round_treatment(*pair): number for number, pair in enumerate(pairs)}
 
 
 def _list_tiles(crops: CropStore, shown: Shown) -> dict[str, Any]:
@@ -348,8 +325,8 @@ def _list_matches(inputs: ReportInputs) -> dict[str, list[list[Any]]]:
     listed: dict[str, list[list[Any]]] = {}
     trained = inputs.matches[inputs.matches["features"] == TRAINED]
     for row in trained.to_dict("records"):
-        pair = _round_dose(row["Metadata_Compound"], row["Metadata_Concentration"])
-        match = _round_dose(row["Match_Compound"], row["Match_Concentration"])
+        pair = round_treatment(row["Metadata_Compound"], row["Metadata_Concentration"])
+        match = round_treatment(row["Match_Compound"], row["Match_Concentration"])
         if pair not in numbers or match not in numbers:
             lost = pair if pair not in numbers else match
             raise DataError(f"matches: {lost[0]} {lost[1]:g} has no treatment profile. Run evaluate again.")

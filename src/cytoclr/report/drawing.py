@@ -21,6 +21,7 @@ __all__ = [
     "FAINT",
     "INK",
     "MARKERS",
+    "MM_PER_POINT",
     "NARROW_MM",
     "QUIET",
     "RIGHT",
@@ -55,7 +56,7 @@ RIGHT, WRONG = "#0072b2", "#d55e00"
 #: Okabe and Ito 2008, its yellow darkened for paper, as on the page.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8d7bd8", "#a8a000")
 MARKERS = ("o", "D", "^", "s", "v", "p", "*", "P")
-_MM_PER_INCH, _MM_PER_POINT = 25.4, 25.4 / 72
+_MM_PER_INCH, MM_PER_POINT = 25.4, 25.4 / 72
 _FONT = "DejaVu Sans"
 #: Height of a legend's row; what an entry takes beside its text.
 _LEGEND_ROW_MM, _ENTRY_MM = 3.3, 6.0
@@ -211,7 +212,7 @@ def measure_text(texts: Sequence[str], size_pt: float | int) -> list[float]:
     widths = []
     for text in texts:
         font.set_text(text)
-        widths.append(font.get_width_height()[0] / 64 * size_pt / 100 * _MM_PER_POINT)
+        widths.append(font.get_width_height()[0] / 64 * size_pt / 100 * MM_PER_POINT)
     return widths
 
 

@@ -10,23 +10,21 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
 from cytoclr.config import ReportSettings
-from cytoclr.data.crops import CropStore, scale_crops
-from cytoclr.data.screen import name_well
-from cytoclr.errors import DataError, SettingsError, list_some
-from cytoclr.mechanisms import join_mechanisms
+from cytoclr.errors import SettingsError, list_some
 from cytoclr.progress import Progress, Silent
-from cytoclr.report.cells import DISPLAY_GAMMA, choose_hues, spell_hue
+from cytoclr.report.cells import DISPLAY_GAMMA, choose_hues, colour_crops, spell_hue
 from cytoclr.report.drawing import (
     COLOURS,
     FAINT,
     INK,
     MARKERS,
+    MM_PER_POINT,
     NARROW_MM,
     QUIET,
     RIGHT,
@@ -48,24 +46,19 @@ from cytoclr.report.drawing import (
     start_figure,
     use_style,
 )
-from cytoclr.report.inputs import ReportInputs, leave_out_untreated
+from cytoclr.report.inputs import ReportInputs, check_inputs, find_mechanisms, leave_out_untreated, read_finite
 from cytoclr.report.maps import Layout, lay_out_profiles
 from cytoclr.report.measures import MEASURES, Figure, list_measures, list_nuisance
+from cytoclr.report.plates import FORMATS, find_place, name_row
 from cytoclr.report.sheets import write_tables
 from cytoclr.report.training import Curve, list_curves, thin_steps
 from cytoclr.report.wording import Score, format_percent, list_scores, name_units
 from cytoclr.storage import write_text
 from cytoclr.tables import (
-    LOCATED_CELLS,
     MECHANISM,
-    MECHANISMS,
     TRAINED,
     TREATMENT,
-    TREATMENT_PROFILES,
     WELL,
-    WELL_PROFILES,
-    check_table,
-    feature_matrix,
     is_control,
     sort_naturally,
     treatment_names,
@@ -84,11 +77,10 @@ ROW_CELLS = 8
 #: Treatments in a heat map, at most: more than it has pixels. Up to the second number the order of leaves is the best.
 MAX_TREATMENTS = 3000
 MAX_ORDERED = 800
-#: Rows and columns of plates of 96, 384 and 1,536 wells.
-_PLATES = ((8, 12), (16, 24), (32, 48))
+#: Rows and columns of the plates that are drawn: smaller ones as parts of one of 96 wells.
+_PLATES = tuple(FORMATS[size] for size in (96, 384, 1536))
 #: Lengths that a scale bar may have, µm.
 _BARS_UM = (1, 2, 5, 10, 20, 50, 100, 200, 500)
-_MM_PER_POINT = 25.4 / 72
 
 
 @dataclass(frozen=True)
@@ -146,7 +138,7 @@ def write_figures(
     if not formats:
         raise SettingsError("formats: none is named. Expected some of svg, png, pdf.")
     progress = progress or Silent()
-    checked = _check_inputs(inputs)
+    checked = check_inputs(inputs)
     material = _Material(checked, settings, seed)
     paths, captions, reasons = [], [], []
     progress.start("figures", len(_DRAWN), "figures")
@@ -169,21 +161,6 @@ def write_figures(
     return paths
 
 
-def _check_inputs(inputs: ReportInputs) -> ReportInputs:
-    if len(inputs.cells) != len(inputs.crops):
-        raise DataError(
-            f"the cells table has {len(inputs.cells):,} rows, the crops are {len(inputs.crops):,}. "
-            "Expected a row a crop; run the crop stage again."
-        )
-    return replace(
-        inputs,
-        wells=check_table(inputs.wells, WELL_PROFILES, "well profiles"),
-        treatments=check_table(inputs.treatments, TREATMENT_PROFILES, "treatment profiles"),
-        cells=check_table(inputs.cells, LOCATED_CELLS, "cells"),
-        mechanisms=None if inputs.mechanisms is None else check_table(inputs.mechanisms, MECHANISMS, "mechanisms"),
-    )
-
-
 @dataclass(frozen=True)
 class _Material:
     """What several figures are made of, computed once."""
@@ -194,16 +171,13 @@ class _Material:
 
     @cached_property
     def treatments(self) -> pd.DataFrame:
-        """All but the untreated, whose profile points nowhere; with the mechanism, NaN where it is not known."""
+        """All but the untreated, whose profile points nowhere; with the mechanism, None where it is not known."""
         kept = leave_out_untreated(self.inputs.treatments, self.inputs.wells).reset_index(drop=True)
-        return kept.assign(**{MECHANISM: _find_mechanisms(kept, self.inputs.mechanisms)})
+        return kept.assign(**{MECHANISM: find_mechanisms(kept, self.inputs.mechanisms)})
 
     @cached_property
     def features(self) -> Float[np.ndarray, "treatment feature"]:
-        features: np.ndarray = feature_matrix(self.treatments)
-        if not np.isfinite(features).all():
-            raise DataError("The profiles of treatments hold values that are not finite. Run the profile stage again.")
-        return features
+        return read_finite(self.treatments, "The profiles of treatments")
 
     @cached_property
     def layouts(self) -> dict[str, Layout]:
@@ -219,12 +193,6 @@ class _Material:
 
 
 _NOT_KNOWN = Mark("#8b939b")
-
-
-def _find_mechanisms(treatments: pd.DataFrame, mechanisms: pd.DataFrame | None) -> pd.Series:
-    if mechanisms is None:
-        return pd.Series(np.nan, index=treatments.index, dtype="object")
-    return join_mechanisms(treatments[TREATMENT], mechanisms)[MECHANISM].astype("object").set_axis(treatments.index)
 
 
 # Dots with intervals: scores, measures, batch.
@@ -456,7 +424,7 @@ def _draw_confusion(material: _Material, score: Literal["nsc", "nscb"]) -> Drawi
     width_mm, cell_mm = NARROW_MM, (NARROW_MM - side_mm - total_mm) / len(names)
     if cell_mm < 4.0:
         width_mm, cell_mm = WIDE_MM, min(8.0, (WIDE_MM - side_mm - total_mm) / len(names))
-    size_pt = min(TEXT_PT, 0.9 * cell_mm / _MM_PER_POINT)
+    size_pt = min(TEXT_PT, 0.9 * cell_mm / MM_PER_POINT)
     side_mm = side_mm if size_pt >= TINY_PT else 16.0
     whole_mm = cell_mm * len(names)
     top_mm = max(6.0, side_mm) if size_pt >= TINY_PT else 8.0
@@ -538,7 +506,7 @@ def _draw_similarity(material: _Material) -> Drawing | str:
     tree_mm, top_mm, marks_mm = 14.0, 9.0, 3.0 if is_marked else 0.0
     rest_mm = WIDE_MM - 1.5 - tree_mm - marks_mm - 1.5
     label_mm = max(measure_text(names, SMALL_PT)) + 1.5
-    size_pt = min(SMALL_PT, 0.95 * (rest_mm - label_mm) / count / _MM_PER_POINT)
+    size_pt = min(SMALL_PT, 0.95 * (rest_mm - label_mm) / count / MM_PER_POINT)
     if size_pt < TINY_PT:
         label_mm = 0.0
     side_mm = min(rest_mm - label_mm, 6.0 * count)
@@ -561,7 +529,7 @@ def _draw_similarity(material: _Material) -> Drawing | str:
     strip.set(xlim=(0, marks_mm + label_mm + 1.0), ylim=(count - 0.5, -0.5))
     strip.axis("off")
     if is_marked:
-        diameter_pt = min(4.0, 0.85 * side_mm / count / _MM_PER_POINT)
+        diameter_pt = min(4.0, 0.85 * side_mm / count / MM_PER_POINT)
         places = np.argsort(order)
         for _, mark, rows in groups:
             strip.scatter(
@@ -677,7 +645,7 @@ def _name_lines(axes: Axes, names: Sequence[str], inks: Sequence[str]) -> None:
                 text, (0, 1), (place_pt + offset, 4), xycoords="axes fraction", textcoords="offset points",
                 fontsize=SMALL_PT if text != "●" else 4.5, color=ink, va="baseline", annotation_clip=False,
             )  # fmt: skip
-        place_pt += measure_text([name], SMALL_PT)[0] / _MM_PER_POINT + 12.0
+        place_pt += measure_text([name], SMALL_PT)[0] / MM_PER_POINT + 12.0
 
 
 # Plates and cells.
@@ -688,9 +656,10 @@ def _draw_plates(material: _Material) -> Drawing | str:
     wells = cells.groupby(["Metadata_Batch", *WELL], as_index=False).agg(
         cells=("Metadata_CellID", "size"), kind=("Metadata_control_type", "first")
     )
-    places = [_place_well(name) for name in wells["Metadata_Well"]]
-    placed = wells[[place is not None for place in places]].reset_index(drop=True)
-    rows, columns = np.array([place for place in places if place is not None], dtype=int).reshape(-1, 2).T
+    places = np.array([find_place(name) for name in wells["Metadata_Well"]], dtype=int).reshape(-1, 2)
+    has_place = places[:, 0] >= 0
+    placed = wells[has_place].reset_index(drop=True)
+    rows, columns = places[has_place].T
     if placed.empty:
         return "no well's name says where on a plate it is"
     shape = next(shape for shape in _PLATES if rows.max() < shape[0] and columns.max() < shape[1])
@@ -738,24 +707,12 @@ def _draw_plates(material: _Material) -> Drawing | str:
     return Drawing(canvas, _caption_plates(plates, shape, len(wells) - len(placed)))
 
 
-def _place_well(name: str) -> tuple[int, int] | None:
-    """Row and column of a well, from 0; None where its name does not tell."""
-    named = name_well(name)
-    letters, digits = named.rstrip("0123456789"), named[len(named.rstrip("0123456789")) :]
-    if not (letters.isascii() and letters.isalpha() and letters.isupper() and len(letters) <= 2 and digits):
-        return None
-    row = ord(letters[-1]) - 65 + 26 * (len(letters) - 1)
-    column = int(digits) - 1
-    rows, columns = _PLATES[-1]
-    return (row, column) if row < rows and 0 <= column < columns and letters[0] in ("A", letters[-1]) else None
-
-
 def _dress_plate(axes: Axes, shape: tuple[int, int], well_mm: float | int) -> None:
     """Write row letters and column numbers, as many as fit, and part the wells."""
     num_rows, num_columns = shape
     row_step = max(1, math.ceil(2.1 / well_mm))
     column_step = max(1, math.ceil(3.0 / well_mm))
-    letters = [chr(65 + row) if row < 26 else f"A{chr(65 + row - 26)}" for row in range(num_rows)]
+    letters = [name_row(row) for row in range(num_rows)]
     axes.set_yticks(range(0, num_rows, row_step), letters[::row_step], fontsize=TINY_PT)
     columns = range(0, num_columns, column_step)
     axes.set_xticks(columns, [str(column + 1) for column in columns], fontsize=TINY_PT)
@@ -799,7 +756,7 @@ def _draw_cells(material: _Material) -> Drawing | str:
     canvas = start_figure(WIDE_MM, tile_mm * len(shown) + 8.0)
     for number, row in enumerate(shown):
         top_mm = number * tile_mm + 1.0
-        pixels = _colour_crops(crops, row.cells, hues)
+        pixels = colour_crops(crops, row.cells, hues)
         for place, tile in enumerate(pixels):
             axes = add_axes(canvas, label_mm + place * tile_mm, top_mm, tile_mm - gap_mm, tile_mm - gap_mm)
             axes.imshow(tile, aspect="auto")
@@ -840,7 +797,7 @@ def _choose_rows(material: _Material) -> Iterator[_Row]:
     treated = about.drop_duplicates("treatment").reset_index(drop=True)
     treated = treated.assign(
         size=treated["treatment"].map(about["treatment"].value_counts()),
-        mechanism=_find_mechanisms(treated, material.inputs.mechanisms),
+        mechanism=find_mechanisms(treated, material.inputs.mechanisms),
         control=is_control(treated),
     )
     treated = treated.sort_values(["control", "size", "treatment"], ascending=[False, False, True])
@@ -855,16 +812,6 @@ def _choose_rows(material: _Material) -> Iterator[_Row]:
         title = "untreated" if row.control else row.mechanism if isinstance(row.mechanism, str) else ""
         name = clean_text(row.treatment, limit=34)
         yield _Row(clean_text(title, limit=24), name, drawn) if title else _Row(clean_text(name, limit=24), "", drawn)
-
-
-def _colour_crops(
-    crops: CropStore, rows: np.ndarray, hues: Sequence[tuple[float, float, float]]
-) -> UInt8[np.ndarray, "cell height width 3"]:
-    """Add the channels, each in its hue, with one contrast for all: as the page does, but without loss."""
-    scaled = scale_crops(crops.read(rows), *crops.read_ranges(rows)) ** DISPLAY_GAMMA
-    light = np.einsum("nchw,cr->nhwr", scaled, np.array(hues, dtype=np.float32))
-    pixels: np.ndarray = (np.clip(light, 0.0, 1.0) * 255).round().astype(np.uint8)
-    return pixels
 
 
 def _draw_scale_bar(axes: Axes, size_px: int, pixel_size_um: float | int) -> None:

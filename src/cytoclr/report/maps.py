@@ -13,7 +13,7 @@ from cytoclr.report.inputs import ReportInputs
 from cytoclr.report.shown import Shown, centre_on_plates
 from cytoclr.tables import WELL, feature_matrix
 
-__all__ = ["MAX_TSNE", "MIN_POINTS", "Layout", "lay_out_cells", "lay_out_profiles"]
+__all__ = ["MAX_TSNE", "MIN_POINTS", "Layout", "lay_out_cells", "lay_out_profiles", "write_layout"]
 
 #: Fewer profiles than these are not worth a map.
 MIN_POINTS = 5
@@ -71,6 +71,16 @@ def lay_out_profiles(
         _lay_out_umap(features, min(neighbours, num_profiles - 1), seed),
         _lay_out_pca(features),
     )
+
+
+def write_layout(layout: Layout) -> dict[str, Any]:
+    """Write a layout as the page's data."""
+    return {
+        "method": layout.method,
+        "x": layout.x.round(4).tolist(),
+        "y": layout.y.round(4).tolist(),
+        "axes": layout.axes,
+    }
 
 
 def lay_out_cells(inputs: ReportInputs, shown: Shown, settings: ReportSettings, *, seed: int) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -14,13 +13,11 @@ import jinja2
 
 from cytoclr import __version__
 from cytoclr.config import ReportSettings
-from cytoclr.errors import DataError
 from cytoclr.progress import Progress, Silent
 from cytoclr.report.contents import collect_data, collect_facts
-from cytoclr.report.inputs import ReportInputs
+from cytoclr.report.inputs import ReportInputs, check_inputs
 from cytoclr.report.wording import format_count, format_interval, format_mean, format_percent
 from cytoclr.storage import write_text
-from cytoclr.tables import LOCATED_CELLS, MECHANISMS, TREATMENT_PROFILES, WELL_PROFILES, check_table
 
 __all__ = ["escape_json", "render_page", "render_report", "write_report"]
 
@@ -85,23 +82,7 @@ def render_report(
     `live`: it is served by `cytoclr.serve`, and asks there for the cells that are not in the page.
     """
     progress = progress or Silent()
-    checked = replace(
-        inputs,
-        wells=check_table(inputs.wells, WELL_PROFILES, "well profiles"),
-        treatments=check_table(inputs.treatments, TREATMENT_PROFILES, "treatment profiles"),
-        cells=check_table(inputs.cells, LOCATED_CELLS, "cells"),
-        mechanisms=None if inputs.mechanisms is None else check_table(inputs.mechanisms, MECHANISMS, "mechanisms"),
-    )
-    if len(inputs.cells) != len(inputs.crops):
-        raise DataError(
-            f"the cells table has {len(inputs.cells):,} rows, the crops are {len(inputs.crops):,}. "
-            "Expected a row a crop; run the crop stage again."
-        )
-    if inputs.embeddings is not None and len(inputs.embeddings) != len(inputs.crops):
-        raise DataError(
-            f"the embeddings are {len(inputs.embeddings):,}, the crops {len(inputs.crops):,}. Expected one a crop; run "
-            "the embed stage again."
-        )
+    checked = check_inputs(inputs)
     data = collect_data(checked, settings, seed=seed, progress=progress)
     facts = collect_facts(checked, settings, seed=seed)
     return render_page("page.html.j2", facts, {**data, "live": live}, connects=live)

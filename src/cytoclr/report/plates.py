@@ -24,7 +24,7 @@ from cytoclr.tables import (
     treatment_names,
 )
 
-__all__ = ["FORMATS", "Effect", "explain_by_place", "fit_format", "lay_out_plates"]
+__all__ = ["FORMATS", "Effect", "explain_by_place", "find_place", "fit_format", "lay_out_plates", "name_row"]
 
 #: Rows and columns of the plates that are made, by how many wells they have.
 FORMATS = {6: (2, 3), 24: (4, 6), 96: (8, 12), 384: (16, 24), 1536: (32, 48)}
@@ -119,7 +119,7 @@ def _list_wells(inputs: ReportInputs) -> pd.DataFrame:
     }
     places = pd.DataFrame({key: wells[key].map(numbers) for key, numbers in order.items()})
     wells["plate"] = places.groupby(list(places), sort=True).ngroup().to_numpy()
-    found = [_find_place(name) for name in wells["Metadata_Well"]]
+    found = [find_place(name) for name in wells["Metadata_Well"]]
     wells["row"], wells["column"] = (np.array(part, dtype=np.int64) for part in zip(*found, strict=True))
     taken = wells.duplicated(["plate", "row", "column"])  # A1 and A01: the first stands there, the other beside
     wells.loc[taken, ["row", "column"]] = -1
@@ -131,10 +131,10 @@ def _list_wells(inputs: ReportInputs) -> pd.DataFrame:
     return wells
 
 
-def _find_place(name: str) -> tuple[int, int]:
+def find_place(name: str) -> tuple[int, int]:
     """Find row and column, from 0, of a well's name; -1 and -1 where it is no position of a plate.
 
-    >>> _find_place("b2"), _find_place("AA01"), _find_place("blank")
+    >>> find_place("b2"), find_place("AA01"), find_place("blank")
     ((1, 1), (26, 0), (-1, -1))
     """
     text = name_well(name)
@@ -148,7 +148,8 @@ def _find_place(name: str) -> tuple[int, int]:
     return (row, int(digits) - 1) if inside else (-1, -1)
 
 
-def _name_row(row: int) -> str:
+def name_row(row: int) -> str:
+    """Name a row by its letters: A to Z, then AA to AF."""
     return chr(65 + row) if row < 26 else f"A{chr(65 + row - 26)}"
 
 
@@ -496,7 +497,7 @@ def _describe_layout(wells: pd.DataFrame) -> list[str]:
     if untreated.all() or not untreated.any():
         return []
     notes = []
-    for axis, name in (("column", lambda number: str(number + 1)), ("row", _name_row)):
+    for axis, name in (("column", lambda number: str(number + 1)), ("row", name_row)):
         of_controls, of_others = set(placed.loc[untreated, axis]), set(placed.loc[~untreated, axis])
         names = [name(int(number)) for number in sorted(of_controls)]
         where = f"Untreated wells stand in {axis}{'s' * (len(names) > 1)} {_join(names)} alone"
@@ -587,7 +588,7 @@ def _say_effect(measure: Measure, grouping: str, effect: Effect, usual: float, *
     clauses = []
     for number, difference in (ordered[-1], ordered[0]):
         size, place = divmod(number, 100)
-        name = _name_row(place) if grouping == "row" else str(place + 1)
+        name = name_row(place) if grouping == "row" else str(place + 1)
         of_format = f" of {size}-well plates" if mixed else ""
         told = _say_difference(measure, difference, usual)
         clauses.append(f"{grouping} {name}{of_format} {measure.verb[1]} {told}")

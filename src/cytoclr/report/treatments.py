@@ -8,11 +8,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from cytoclr.mechanisms import join_mechanisms
-from cytoclr.report.inputs import ReportInputs
+from cytoclr.report.inputs import ReportInputs, find_mechanisms
 from cytoclr.report.shown import Shown
 from cytoclr.tables import (
-    MECHANISM,
     TRAINED,
     TREATMENT,
     WELL,
@@ -184,10 +182,7 @@ class _Judge:
         self.asks_batches = bool(nscb)
         drops = protocol.get("single_batch_mechanisms") == "drop"
         self.dropped = set(nscb.get("dropped_mechanisms") or ()) if drops else set()
-        self.mechanisms: list[str | None] = [None] * len(treatments)
-        if inputs.mechanisms is not None:
-            known = join_mechanisms(treatments[TREATMENT], inputs.mechanisms)[MECHANISM]
-            self.mechanisms = [None if pd.isna(name) else str(name) for name in known]
+        self.mechanisms: list[str | None] = find_mechanisms(treatments, inputs.mechanisms).tolist()
 
     def admits_nsc(self, other: int) -> bool | None:
         """Tell whether it may answer at all: it has a mechanism, and wells that take part."""

@@ -1,8 +1,5 @@
 // Plates as they stand: a number of each well, in its place; the same by batch; and what the place explains.
 
-// Viridis (van der Walt and Smith 2015) in nine steps: even to the eye, and to the colour-blind
-const WELL_COLOURS = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"];
-const WELL_RGB = WELL_COLOURS.map((hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)));
 const OPEN_PLATES = 12;
 const POINTS_OF_BATCH = 80;
 const plates = { measure: data.plates.measures[0], drawn: new Map(), few: new Set(data.plates.few) };
@@ -58,10 +55,8 @@ const writeWellUnit = (measure, value) =>
   value === null || !measure.unit ? writeWellValue(measure, value) : `${writeWellValue(measure, value)} ${measure.unit}`;
 
 function colourWell(share) {
-  const place = Math.min(1, Math.max(0, share)) * (WELL_COLOURS.length - 1);
-  const below = Math.min(WELL_COLOURS.length - 2, Math.floor(place));
-  const mixed = WELL_RGB[below].map((part, i) => Math.round(part + (place - below) * (WELL_RGB[below + 1][i] - part)));
-  return { css: `rgb(${mixed.join(" ")})`, isLight: 0.3 * mixed[0] + 0.59 * mixed[1] + 0.11 * mixed[2] > 125 };
+  const [red, green, blue] = mixViridis(share);
+  return { css: `rgb(${red},${green},${blue})`, isLight: 0.3 * red + 0.59 * green + 0.11 * blue > 125 };
 }
 
 /** Where a value lies on the colours: all the same is their middle. */
@@ -84,7 +79,7 @@ function drawPlateLegend() {
   else if (measure.low === measure.high) scale.append(`${ends[0]} in every well`);
   else {
     const bar = make("span", { class: "plate-bar", "aria-hidden": "true" });
-    bar.style.background = `linear-gradient(to right, ${WELL_COLOURS.join(",")})`;
+    bar.style.background = `linear-gradient(to right, ${VIRIDIS_STOPS.join(",")})`;
     scale.append(make("span", {}, `≤ ${ends[0]}`), bar, make("span", {}, `≥ ${ends[1]}`));
   }
   const note = make("span", { class: "quiet" }, "One scale for all plates: 2nd to 98th percentile of wells.");

@@ -93,15 +93,17 @@ const DOSE_STEPS = 48;
 /** Nearer ticks than this share of the scale would write over each other. */
 const TICK_SHARE = 0.13;
 
-function viridisAt(share) {
+/** Red, green and blue at a share of the scale. */
+function mixViridis(share) {
   const place = Math.min(Math.max(share, 0), 1) * (VIRIDIS_STOPS.length - 1);
   const [low, high] = [Math.floor(place), Math.ceil(place)].map((i) => parseInt(VIRIDIS_STOPS[i].slice(1), 16));
-  const mixed = [16, 8, 0].map((bits) => {
+  return [16, 8, 0].map((bits) => {
     const from = (low >> bits) & 255;
     return Math.round(from + (place % 1) * (((high >> bits) & 255) - from));
   });
-  return `rgb(${mixed.join(",")})`;
 }
+
+const viridisAt = (share) => `rgb(${mixViridis(share).join(",")})`;
 
 const spellDose = (dose) => String(Number(dose.toPrecision(6)));
 
