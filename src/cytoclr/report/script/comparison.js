@@ -12,14 +12,7 @@ const COMPARED_GROUPINGS = {
 /** Colour and shape of each group, the same in all maps. */
 function styleCompared() {
   const { of } = COMPARED_GROUPINGS[compared.grouping];
-  const names = [...new Set(data.runs.flatMap((run) => run.treatments.map(of)))].sort(compareNames);
-  return new Map(
-    names.map((name, number) => {
-      if (name === UNKNOWN || name === "not scored") return [name, { colour: "#8b939b", shape: "circle" }];
-      const style = { colour: COLOURS[number % COLOURS.length], shape: SHAPES[Math.floor(number / COLOURS.length) % SHAPES.length] };
-      return [name, compared.grouping.startsWith("nsc") ? FIXED[name] : style];
-    }),
-  );
+  return styleNames(data.runs.flatMap((run) => run.treatments.map(of)), compared.grouping.startsWith("nsc"));
 }
 
 function startComparison() {

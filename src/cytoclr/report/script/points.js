@@ -62,8 +62,11 @@ const NEUTRAL_COLOUR = "#8b939b";
 const NEUTRAL = [UNTREATED, "several", UNKNOWN, ASKED_BY_WELL, "not scored"];
 
 /** Colour and shape of every group, the same for wells and treatments. */
-function styleGroups(grouping) {
-  const found = new Set([...data.treatments, ...data.wells].map(GROUPINGS[grouping].of));
+const styleGroups = (grouping) => styleNames([...data.treatments, ...data.wells].map(GROUPINGS[grouping].of), grouping in matches);
+
+/** Colour and shape of every name; of verdicts always the same. What says nothing of a point is grey, and last. */
+function styleNames(names, areVerdicts) {
+  const found = new Set(names);
   const neutral = NEUTRAL.filter((name) => found.has(name));
   const plain = [...found].filter((name) => !NEUTRAL.includes(name)).sort(compareNames);
   const styles = new Map();
@@ -72,7 +75,7 @@ function styleGroups(grouping) {
       colour: COLOURS[number % COLOURS.length],
       shape: SHAPES[Math.floor(number / COLOURS.length) % SHAPES.length],
     };
-    styles.set(name, grouping in matches ? FIXED[name] : style);
+    styles.set(name, areVerdicts ? FIXED[name] : style);
   });
   neutral.forEach((name, number) => styles.set(name, { colour: NEUTRAL_COLOUR, shape: ["circle", "square"][number % 2] }));
   return styles;
