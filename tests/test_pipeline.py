@@ -181,14 +181,27 @@ def wait_for(process: subprocess.Popen[str], out: Path, pattern: str) -> None:
 RESULTS = ("model/encoder.safetensors", "embeddings.parquet", "profiles/well.parquet", "scores.json", "matches.parquet")
 
 
-def test_stopped_in_training_and_run_again_equals_never_stopped(config: Path, finished: Path, tmp_path: Path) -> None:
+@pytest.mark.promise("Kill and power", "SIGINT, SIGTERM and SIGUSR1 end a run with exit code 130 or 143; run again, it goes on")
+@pytest.mark.parametrize(
+    ("number", "code", "place"),
+    [
+        (signal.SIGINT, 130, "train-*/model/checkpoints/last.ckpt"),
+        (signal.SIGUSR1, 143, "train-*/model/metrics.jsonl"),
+        (signal.SIGTERM, 143, "crop-*/crops/plates/*"),
+    ],
+)
+def test_asked_to_stop_and_run_again_equals_never_stopped(
+    config: Path, finished: Path, tmp_path: Path, number: int, code: int, place: str
+) -> None:
     out = tmp_path / "stopped"
     process = start(config, out)
-    wait_for(process, out, "unfinished/train-*/model/checkpoints/last.ckpt")
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "Run the same command again" in errors
+    wait_for(process, out, f"unfinished/{place}")
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == code, errors
+    assert f"cytoclr: Stopped ({signal.Signals(number).name}). Run the same command again to go on" in errors
+    assert "Traceback" not in errors
+    assert "Exception" not in errors
     assert not (out / "model").exists()
     finish(start(config, out))
     assert bytes_of(out, *RESULTS) == bytes_of(finished, *RESULTS)

@@ -36,6 +36,7 @@ from cytoclr.progress import Progress, Silent
 from cytoclr.reports import find_mechanism_table, gather_inputs
 from cytoclr.results import compare, embeddings_path, export, profile_path
 from cytoclr.stages import StageFolder
+from cytoclr.stopping import check_request
 from cytoclr.storage import (
     Manifest,
     hash_file,
@@ -82,7 +83,7 @@ Stage = Literal["screen", "crop", "train", "select", "embed", "profile", "evalua
 STAGES: dict[Stage, int] = {
     "screen": 1,
     "crop": 3,
-    "train": 2,
+    "train": 3,
     "select": 1,
     "embed": 3,
     "profile": 2,
@@ -715,6 +716,7 @@ class _Run:
     def _finish(
         self, stage: Stage, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]], **more: Any
     ) -> Manifest:
+        check_request()
         before = self.stages.read_finished(stage) if self.stages.manifest_path(stage).is_file() else None
         manifest = self.stages.finish(stage, {"version": STAGES[stage], **inputs}, work, **more)
         self._redone |= manifest != before

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cytoclr.errors import DamagedError
-from cytoclr.storage import TEMPORARY, Manifest, hash_json, recover_folder, replace_folder, sync_folder
+from cytoclr.storage import TEMPORARY, Manifest, hash_json, recover_folder, replace_folder, sync_folder, sync_tree
 
 __all__ = ["StageFolder"]
 
@@ -77,6 +77,7 @@ class StageFolder:
             Of the finished stage.
         """
         if self.is_finished(stage, inputs):
+            self._sweep(stage)
             return self.read_finished(stage)
         key = hash_json(inputs)
         place = self.folder / "unfinished" / f"{stage}-{key[:12]}"
@@ -87,6 +88,7 @@ class StageFolder:
             for leftover in place.rglob(TEMPORARY):
                 leftover.unlink()
             told = work(place)
+            sync_tree(place)  # not every writer does
             files = [path for path in place.rglob("*") if path.is_file()]
             report = {**told, "elapsed_s": round(time.monotonic() - began_s, 3)}
             Manifest.describe(stage, key, place, files, report, hashes=read_hashes(place)).write(written)
@@ -124,9 +126,11 @@ class StageFolder:
 
     def _publish(self, stage: str, place: Path) -> None:
         """Move the files of a finished stage into place; may be cut short and called again."""
-        new = Manifest.read(place / "manifest.json")
-        old_path = self.manifest_path(stage)
-        old_entries = _entries(Manifest.read(old_path)) if old_path.is_file() else set()
+        new, path = Manifest.read(place / "manifest.json"), self.manifest_path(stage)
+        if path.is_file():
+            path.replace(place / "before.json")  # from here on it is not true of the files any more
+        path.parent.mkdir(exist_ok=True)
+        sync_folder(path.parent)
         for entry in sorted(_entries(new)):
             source, target = place / entry, self.folder / entry
             recover_folder(target)
@@ -134,14 +138,25 @@ class StageFolder:
                 replace_folder(source, target)
             elif source.exists():
                 source.replace(target)
-        old_path.parent.mkdir(exist_ok=True)
-        (place / "manifest.json").replace(old_path)
-        sync_folder(self.folder)
-        sync_folder(old_path.parent)
-        for entry in old_entries - _entries(new):
+        for entry in self._find_old_entries(stage) - _entries(new):
             _remove(self.folder / entry)
+        sync_folder(self.folder)
+        (place / "manifest.json").replace(path)
+        sync_folder(path.parent)
+        self._sweep(stage)
+
+    def _find_old_entries(self, stage: str) -> set[str]:
+        """What the stage left before: as it was finished last, and in publications that were cut short."""
+        places = (self.folder / "unfinished").glob(f"{stage}-*")
+        manifests = [place / name for place in places for name in ("manifest.json", "before.json")]
+        return set().union(*(_entries(Manifest.read(path)) for path in manifests if path.is_file()))
+
+    def _sweep(self, stage: str) -> None:
+        """Remove what is left of a stage that is finished: its workplaces, and replaced folders."""
         for orphan in (self.folder / "unfinished").glob(f"{stage}-*"):
             shutil.rmtree(orphan)
+        for entry in _entries(self.read_finished(stage)):
+            recover_folder(self.folder / entry)
 
 
 def _entries(manifest: Manifest) -> set[str]:

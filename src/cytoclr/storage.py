@@ -5,6 +5,7 @@ when its manifest, written last, names every file with its size and SHA-256.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -37,6 +38,7 @@ __all__ = [
     "recover_folder",
     "replace_folder",
     "sync_folder",
+    "sync_tree",
     "write_json",
     "write_table",
     "write_text",
@@ -68,13 +70,24 @@ def open_atomic(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
-    except OSError as error:
-        raise MachineError(
-            f"{path}: could not be written ({error.strerror or error}). Free space or rights there, and run again."
-        ) from error
-    finally:
+    except BaseException as error:
+        reason = _explain(error, temporary) if isinstance(error, OSError) else ""
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if reason:
+            raise MachineError(f"{path}: could not be written ({reason}, and run again).") from error
+        raise
+
+
+def _explain(error: OSError, temporary: Path) -> str:
+    """Say what the system refused, where space is short how much is needed, and what to do."""
+    reason = error.strerror or str(error)
+    if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return f"{reason}; see to {'the disk' if error.errno == errno.EIO else 'the rights'} there"
+    with contextlib.suppress(OSError):
+        written, free = temporary.stat().st_size, shutil.disk_usage(temporary.parent).free
+        reason += f"; it needs more than {written:,} bytes, and beside them {free:,} are free"
+    return f"{reason}; free some"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -161,9 +174,13 @@ def replace_folder(new: Path, place: Path) -> None:
 
 
 def recover_folder(place: Path) -> None:
-    """Put back the old folder if a replacement was cut short before the new one stood."""
+    """End a replacement that was cut short: put back the old folder, unless the new one stands already."""
     old = _old_name(place)
-    if old.exists() and not place.exists():
+    if not old.exists():
+        return
+    if place.exists():
+        shutil.rmtree(old)
+    else:
         old.rename(place)
 
 
@@ -178,6 +195,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Bring all that lies in a folder to the disk, whoever wrote it."""
+    for path in [folder, *folder.rglob("*")]:
+        sync_folder(path)
 
 
 @dataclass(frozen=True)
@@ -279,10 +302,14 @@ def hold_run(folder: Path) -> Iterator[None]:
         holder = folder / ".lock-holder"
         who = holder.read_text() if holder.exists() else "another process"
         raise MachineError(f"{folder}: in use by {who}. Wait for it, or choose another --out.") from None
+    except NotImplementedError as error:
+        raise MachineError(
+            f"{folder}: its file system has no locks, so nothing would keep two runs apart. Choose another --out."
+        ) from error
     except OSError as error:
         raise MachineError(f"{folder}: cannot be used as a run folder ({error.strerror or error}).") from error
     try:
-        (folder / ".lock-holder").write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        write_text(folder / ".lock-holder", f"process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
         (folder / ".lock-holder").unlink(missing_ok=True)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import rich.progress
 from rich.console import Console
 
+from cytoclr.stopping import check_request
+
 __all__ = ["TerminalProgress", "show_log", "terminal_progress"]
 
 #: Seconds between two lines where the output is not a terminal.
@@ -63,7 +65,8 @@ class TerminalProgress:
             self._task = self._live.add_task(stage, total=total, text="")
 
     def advance(self, count: int = 1, **facts: float) -> None:
-        """Move the bar."""
+        """Move the bar; stop if that was asked and not heard."""
+        check_request()
         self._done += count
         self._facts.update(facts)
         if self._live is not None:

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from cytoclr.errors import DataError, MachineError, SettingsError
 from cytoclr.learn import Encoder, build_untrained_encoder, embed, load_encoder, train
 from cytoclr.learn.metrics import read_metrics
 from cytoclr.learn.module import SimClrModule
+from cytoclr.stopping import Stopped, listen
 
 SMALL = TrainSettings(
     epochs=4,
@@ -109,6 +112,72 @@ def test_stopped_and_gone_on_equals_uninterrupted(
         assert torch.equal(value, read_weights(parts)[name]), name
     assert forget_speed(read_metrics(whole / "metrics.jsonl")) == forget_speed(read_metrics(parts / "metrics.jsonl"))
     assert (whole / "encoder.safetensors").read_bytes() == (parts / "encoder.safetensors").read_bytes()
+
+
+@pytest.mark.promise("Kill and power", "Asked to stop, training finishes its step and goes on there, bit for bit")
+@pytest.mark.parametrize(
+    ("number", "stop_at_step", "update"),
+    [
+        (signal.SIGINT, 2, {}),
+        (signal.SIGTERM, 5, {"backbone": "test_efficientnet_gn"}),
+        (signal.SIGUSR1, 6, {"chunk_size": 6, "precision": "bf16-mixed"}),
+        (signal.SIGUSR1, 10, {"sampler": "balanced"}),
+    ],
+    ids=["in the first epoch", "within an epoch", "at its end, in chunks and bf16", "in the last"],
+)
+def test_asked_to_stop_the_step_is_kept(
+    make_screen: MakeScreen, tmp_path: Path, number: int, stop_at_step: int, update: dict[str, Any]
+) -> None:
+    crops, cells = make_screen(cells_per_well=10)  # 60 cells to train on: 3 steps an epoch
+    settings = SMALL.model_copy(update=update)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(crops, cells, settings, folder=whole, device="cpu")
+    ask = StopAt(stop_at_step, lambda: signal.raise_signal(number))
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    with pytest.raises(Stopped, match=signal.Signals(number).name), listen():
+        train(crops, cells, settings, folder=parts, device="cpu", progress=ask)
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)] == handlers
+    kept = torch.load(parts / "checkpoints" / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == ask.done == stop_at_step
+    rest = StopAt(-1, lambda: None)
+    train(crops, cells, settings, folder=parts, device="cpu", progress=rest)
+    assert rest.done == rest.total == 12
+    for name, value in read_weights(whole).items():
+        assert torch.equal(value, read_weights(parts)[name]), name
+    assert forget_speed(read_metrics(whole / "metrics.jsonl")) == forget_speed(read_metrics(parts / "metrics.jsonl"))
+    assert (whole / "encoder.safetensors").read_bytes() == (parts / "encoder.safetensors").read_bytes()
+
+
+def test_a_second_signal_does_not_wait_for_the_step(make_screen: MakeScreen, tmp_path: Path) -> None:
+    crops, cells = make_screen()
+
+    def ask_twice() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped), listen():
+        train(crops, cells, SMALL, folder=tmp_path, device="cpu", progress=StopAt(1, ask_twice))
+    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+def test_processes_that_training_starts_leave_together(make_screen: MakeScreen, tmp_path: Path) -> None:
+    """They share nothing with the one that hears the signal: it tells them."""
+    crops, cells = make_screen(cells_per_well=10)
+    settings = SMALL.model_copy(update={"devices": 2, "epochs": 400})
+    whole = tmp_path / "whole"
+    main = threading.get_ident()
+
+    def ask() -> None:
+        while not (whole / "checkpoints" / "last.ckpt").is_file():
+            time.sleep(0.01)
+        signal.pthread_kill(main, signal.SIGTERM)
+
+    threading.Thread(target=ask, daemon=True).start()
+    with pytest.raises(Stopped), listen():
+        train(crops, cells, settings, folder=whole, device="cpu")
+    kept = torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)
+    told = kept["cytoclr"]
+    assert kept["global_step"] == 3 * told["epochs_done"] + told["steps_begun"] < 1200
 
 
 def test_stopped_before_the_first_checkpoint_begins_anew(make_screen: MakeScreen, tmp_path: Path) -> None:

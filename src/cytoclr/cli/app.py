@@ -2,7 +2,6 @@
 
 import errno
 import re
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -63,14 +62,13 @@ def start_log(debug: bool) -> Any:
 def guard(work: Callable[[], None], debug: bool) -> None:
     """Turn whatever happens into one sentence and the exit code of cytoclr.errors."""
     from cytoclr.errors import CytoclrError, MachineError
+    from cytoclr.stopping import Stopped, listen
 
-    signal.signal(signal.SIGTERM, _stop_on_term)
     try:
-        work()
-    except KeyboardInterrupt:
-        _leave("Stopped. Run the same command again to go on from here.", 128 + signal.SIGINT)
-    except _Terminated:
-        _leave("Terminated. Run the same command again to go on from here.", 128 + signal.SIGTERM)
+        with listen():
+            work()
+    except Stopped as stop:
+        _leave(f"Stopped ({stop}). Run the same command again to go on from here.", stop.exit_code)
     except CytoclrError as error:
         if debug:
             raise
@@ -92,14 +90,6 @@ def guard(work: Callable[[], None], debug: bool) -> None:
 
 
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOMEM}
-
-
-class _Terminated(BaseException):
-    """SIGTERM came."""
-
-
-def _stop_on_term(number: int, frame: object) -> NoReturn:
-    raise _Terminated
 
 
 def _leave(sentence: str, code: int) -> NoReturn:

@@ -84,12 +84,13 @@ def _draw_figures(run: Path) -> None:
 
 def _serve(run: Path, host: str, port: int, console: "Console") -> None:
     from cytoclr.serve import open_server
+    from cytoclr.stopping import Stopped
     from cytoclr.terminal import terminal_progress
 
     with contextlib.ExitStack() as opened:
         with terminal_progress(console) as progress:
             server = opened.enter_context(open_server(run, host=host, port=port, progress=progress))
         typer.echo(f"serving  {server.url} (Ctrl-C ends it)")
-        with contextlib.suppress(KeyboardInterrupt):
+        with contextlib.suppress(Stopped):
             server.serve_forever()
         typer.echo("serving  ended")

@@ -1,5 +1,6 @@
 """What training yields while it goes on: progress, metrics, pictures, the probe, checkpoints."""
 
+import contextlib
 import copy
 import io
 import logging
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ from cytoclr.learn.module import SimClrModule
 from cytoclr.learn.plan import Plan
 from cytoclr.learn.watch import check_finite, explain_collapse, lay_out_views, measure_clouds
 from cytoclr.progress import Progress
+from cytoclr.stopping import Stopped, find_request, is_listening, listen, patiently
 from cytoclr.storage import open_atomic
 from cytoclr.tables import treatment_names
 
@@ -80,26 +82,41 @@ class Keeper(pl.Callback):
         self.epoch_started_s = self.trained_s = 0.0
         self.cells_in_epoch = 0
         self.grad_norms: list[float] = []
+        #: Losses of the steps done in an epoch that was not finished.
+        self.train_losses: list[float] = []
+        self.listens = is_listening()
+        self.listening = contextlib.ExitStack()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of this."""
-        return {"best_val_loss": self.best_val_loss}
+        return {
+            "best_val_loss": self.best_val_loss,
+            "train_losses": self.train_losses,
+            "grad_norms": self.grad_norms if self.train_losses else [],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it back."""
         self.best_val_loss = state_dict["best_val_loss"]
+        self.train_losses, self.grad_norms = state_dict["train_losses"], state_dict["grad_norms"]
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add what identifies the run and describes the model, as plain values."""
         checkpoint[CHECKPOINT_ENTRY] = {
             "identity": self.plan.identity,
             "model": asdict(self.description),
-            "epochs_done": trainer.current_epoch + 1,
+            "epochs_done": trainer.current_epoch + (0 if self.train_losses else 1),
+            "steps_begun": len(self.train_losses),
         }
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Open the logs, show how far it is, and probe the untrained encoder."""
+        """Listen to signals, open the logs, show how far it is, and probe the untrained encoder."""
         settings = self.plan.settings
+        if self.listens:  # Lightning has taken SIGTERM for itself, and processes of its own listen to nothing
+            self.listening.enter_context(listen())
+            self.listening.enter_context(patiently())
+        pl_module.train_losses = [torch.tensor(loss, device=pl_module.device) for loss in self.train_losses]
+        self._start_clock()
         steps_per_epoch = len(self.plan.build_order())
         self.progress.start("train", settings.epochs * steps_per_epoch, "steps")
         if self.first_step:
@@ -114,11 +131,17 @@ class Keeper(pl.Callback):
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the clock."""
+        self._start_clock()
+        self.train_losses, self.grad_norms = [], []
+
+    def _start_clock(self) -> None:
         self.epoch_started_s, self.trained_s, self.cells_in_epoch = time.monotonic(), 0.0, 0
-        self.grad_norms = []
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Show and, now and then, log a step."""
+        """Show and, now and then, log a step; keep it and leave, if that was asked.
+
+        After the last step of an epoch its end comes first: what an epoch is told by needs its validation.
+        """
         self.cells_in_epoch += len(batch.rows) * trainer.world_size
         self.trained_s = time.monotonic() - self.epoch_started_s
         self.last_minibatch = batch
@@ -131,6 +154,10 @@ class Keeper(pl.Callback):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             values = {"train_loss": loss, "learning_rate": rate, "grad_norm": pl_module.last_grad_norm, **speed}
             self.metrics.write("step", trainer.current_epoch + 1, step, values)
+        if batch_idx + 1 < trainer.num_training_batches and (request := _agree_to_stop(trainer)):
+            self.train_losses = torch.stack(pl_module.train_losses).tolist()
+            self._save(trainer)
+            _stop(trainer, request)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Refuse to go on if the validation loss is not finite."""
@@ -160,7 +187,11 @@ class Keeper(pl.Callback):
                 values |= self._probe(pl_module)
             self.metrics.write("epoch", epoch, trainer.global_step, values)
             self._show_pictures(self.metrics, pl_module, epoch, trainer.global_step)
-        self._save(trainer, epoch, is_best=is_best)
+        names = [f"epoch={epoch:04d}.ckpt"] if epoch % settings.checkpoint_every_n_epochs == 0 else []
+        self.train_losses = []
+        self._save(trainer, *names, *(["best.ckpt"] if is_best else []))
+        if request := _agree_to_stop(trainer):
+            _stop(trainer, request)
 
     def _measure_speed(self, module: SimClrModule) -> dict[str, float]:
         """Of this epoch so far, without validation."""
@@ -226,8 +257,8 @@ class Keeper(pl.Callback):
         encoder = Encoder(copy.deepcopy(module.backbone).eval(), settings.view_size_px, settings.transform)
         return {f"probe_{name}": float(value) for name, value in self.probe(encoder).items()}
 
-    def _save(self, trainer: Any, epoch: int, *, is_best: bool) -> None:
-        """Write last.ckpt, and before it its copies where this epoch is the best or due to be kept."""
+    def _save(self, trainer: Any, *copies: str) -> None:
+        """Write last.ckpt, and before it its copies where an epoch is the best or due to be kept."""
         folder = self.plan.folder / "checkpoints"
         written = folder / ".written.ckpt"
         try:
@@ -238,9 +269,7 @@ class Keeper(pl.Callback):
             ) from error
         if not trainer.is_global_zero:
             return
-        names = [f"epoch={epoch:04d}.ckpt"] if epoch % self.plan.settings.checkpoint_every_n_epochs == 0 else []
-        names += ["best.ckpt"] if is_best else []
-        for name in (*names, "last.ckpt"):
+        for name in (*copies, "last.ckpt"):
             with written.open("rb") as source, open_atomic(folder / name) as copy_of_it:
                 shutil.copyfileobj(source, copy_of_it)
         written.unlink()
@@ -254,10 +283,27 @@ class Keeper(pl.Callback):
         self._close(succeeded=False)
 
     def _close(self, *, succeeded: bool) -> None:
+        self.listening.close()
         self.progress.finish()
         if self.metrics is not None:
             self.metrics.close(succeeded=succeeded)
             self.metrics = None
+
+
+def _agree_to_stop(trainer: Any) -> int | None:
+    """Return the signal by which any process was asked to stop; all must ask at the same step, to leave together."""
+    number = find_request() or 0
+    if trainer.world_size > 1:
+        told = torch.tensor(number, device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+        number = int(told)
+    return number or None
+
+
+def _stop(trainer: Any, request: int) -> NoReturn:
+    if trainer.strategy.launcher is not None:  # a process that training started: its end is all it can tell
+        raise SystemExit(Stopped(request).exit_code)
+    raise Stopped(request)
 
 
 def _gather_clouds(

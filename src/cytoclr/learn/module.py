@@ -61,11 +61,14 @@ class SimClrModule(pl.LightningModule):
         #: Time that steps of this epoch waited for their crops.
         self.data_wait_s = 0.0
         self._ready_s = 0.0
+        #: The epoch to go on in, and how many of its steps are done.
+        self.done_before = (0, 0)
         self._chunked: ChunkedProjections | None = None
 
     def train_dataloader(self) -> Any:
         """Build the loader of training minibatches; Lightning tells its order the epoch."""
         order = self.plan.build_order(self.global_rank, self.trainer.world_size)
+        order.go_on(*self.done_before)
         settings = self.plan.settings
         dataset = CropDataset(self.plan.crops, preload=settings.preload)
         on_gpu = self.plan.place.type == "cuda"
@@ -98,15 +101,21 @@ class SimClrModule(pl.LightningModule):
         if self.plan.chunk_size is not None and isinstance(wrapped, DistributedDataParallel):
             wrapped.require_backward_grad_sync = False
 
+        self._ready_s = time.monotonic()
+
     def on_train_epoch_start(self) -> None:
-        """Begin an epoch in a known state, whatever came before: networks with dropout draw from torch's generator."""
-        torch.manual_seed(derive_seed(self.plan.seed, f"dropout, process {self.global_rank}", self.current_epoch))
+        """Begin to gather what is told of an epoch."""
         self.train_losses = []
         self.data_wait_s, self._ready_s = 0.0, time.monotonic()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Add up the time waited for crops."""
+        """Add up the time waited for crops; begin in a known state, whatever came before.
+
+        Networks with dropout draw from torch's generator.
+        """
         self.data_wait_s += time.monotonic() - self._ready_s
+        step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        torch.manual_seed(derive_seed(self.plan.seed, f"dropout, process {self.global_rank}", step))
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Start to wait for crops."""

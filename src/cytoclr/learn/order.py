@@ -116,6 +116,7 @@ class EpochOrder(Sampler[Int[np.ndarray, " cell"]]):
         self.minibatch_size = min(minibatch_size, len(rows) // num_processes * num_processes)
         self._num_minibatches = self._count_minibatches()
         self.epoch = 0
+        self._first = (0, 0)
 
     def _count_minibatches(self) -> int:
         if not self.minibatch_size:
@@ -135,14 +136,19 @@ class EpochOrder(Sampler[Int[np.ndarray, " cell"]]):
         """Say which epoch the next iteration is."""
         self.epoch = epoch
 
+    def go_on(self, epoch: int, minibatches_done: int) -> None:
+        """Leave out, in this epoch, the minibatches that an earlier process has trained on."""
+        self._first = (epoch, minibatches_done)
+
     def __len__(self) -> int:
-        """Count the minibatches of an epoch."""
+        """Count the minibatches of an epoch, also those left out."""
         return self._num_minibatches
 
     def __iter__(self) -> Iterator[Int[np.ndarray, " cell"]]:
         """Yield the row numbers of each minibatch."""
         order = self._draw_order(derive_generator(self._seed, "order", self.epoch))
-        for number in range(len(self)):
+        first_epoch, minibatches_done = self._first
+        for number in range(minibatches_done if self.epoch == first_epoch else 0, len(self)):
             minibatch = order[number * self.minibatch_size : (number + 1) * self.minibatch_size]
             yield self._rows[minibatch[self._share]]
 

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +43,7 @@ from cytoclr.learn.norm import find_batch_norms, share_statistics
 from cytoclr.learn.plan import Plan, make_plan
 from cytoclr.learn.processes import Task, check_tasks, find_task
 from cytoclr.progress import Progress, Silent
+from cytoclr.stopping import check_request, patiently
 from cytoclr.tables import LOCATED_CELLS, check_table
 
 __all__ = ["Probe", "TrainReport", "train"]
@@ -116,7 +118,8 @@ def train(
     MachineError
         A GPU was asked for and there is none.
     KeyboardInterrupt
-        The user stopped it. Call again to go on from the last whole epoch.
+        The user stopped it. Call again to go on from the last whole epoch; under `cytoclr.stopping.listen`, as on the
+        command line, it is Stopped, and training goes on from the step that was done last.
 
     Notes
     -----
@@ -145,7 +148,8 @@ def train(
         module = SimClrModule(backbone, projection, plan)
         description = _describe(plan, module)
         last = plan.folder / "checkpoints" / "last.ckpt"
-        first_epoch, first_step = _check_checkpoint(last, plan.identity) if last.is_file() else (0, 0)
+        first_epoch, first_step, steps_begun = _check_checkpoint(last, plan.identity) if last.is_file() else (0, 0, 0)
+        module.done_before = (first_epoch, steps_begun)
         spawns = task is None and plan.num_processes > 1
         if spawns and probe is not None:
             _check_picklable(probe)
@@ -154,7 +158,7 @@ def train(
             plan, description, first_step, progress if leads and not spawns else Silent(), probe, cells=cells
         )
         if first_epoch < settings.epochs:
-            _fit(module, keeper, plan, last if first_epoch else None, task)
+            _fit(module, keeper, plan, last if first_step else None, task)
         weights = read_checkpoint(last)["state_dict"]
         module.load_state_dict(weights)
     if leads:
@@ -178,8 +182,11 @@ def _describe(plan: Plan, module: SimClrModule) -> ModelDescription:
     )
 
 
-def _check_checkpoint(path: Path, identity: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the epochs and steps done in a checkpoint, or say in what its run differs from this one."""
+def _check_checkpoint(path: Path, identity: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return a checkpoint's whole epochs, its steps, and those of an epoch that was begun.
+
+    Its run may differ from this one; that is refused.
+    """
     checkpoint = read_checkpoint(path)
     before = checkpoint[CHECKPOINT_ENTRY]["identity"]
     differing = sorted(name for name in {*before, *identity} if before.get(name) != identity.get(name))
@@ -188,7 +195,8 @@ def _check_checkpoint(path: Path, identity: Mapping[str, Any]) -> tuple[int, int
             f"{path}: belongs to a run that differs in {', '.join(differing)}. Delete {path.parent} to begin "
             "anew, or go back to what it was."
         )
-    return int(checkpoint[CHECKPOINT_ENTRY]["epochs_done"]), int(checkpoint["global_step"])
+    told = checkpoint[CHECKPOINT_ENTRY]
+    return int(told["epochs_done"]), int(checkpoint["global_step"]), int(told["steps_begun"])
 
 
 def _prepare_norms(module: SimClrModule, plan: Plan, *, warn: bool) -> None:
@@ -246,12 +254,15 @@ def _describe_environment(task: Task | None) -> ClusterEnvironment:
 
 
 def _fit(module: SimClrModule, keeper: Keeper, plan: Plan, checkpoint: Path | None, task: Task | None) -> None:
-    """Let Lightning train; Ctrl-C reaches the caller as KeyboardInterrupt."""
+    """Let Lightning train; who is asked to stop hears it as Stopped, or, if nobody listens, KeyboardInterrupt."""
     trainer = _build_trainer(keeper, plan, task)
+    launcher = trainer.strategy.launcher
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+        # the processes that Lightning starts hear of it here; they leave together, and then so does this one
+        with contextlib.nullcontext() if launcher is None else patiently(partial(launcher.kill, signal.SIGUSR1)):
+            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
         trainer.strategy.barrier()  # the first task has written all
     except SystemExit as stop:
         # Lightning turns KeyboardInterrupt into SystemExit, and ignores Ctrl-C from then on
@@ -260,8 +271,9 @@ def _fit(module: SimClrModule, keeper: Keeper, plan: Plan, checkpoint: Path | No
         raise
     except BaseException:
         # Lightning ends the other processes on Ctrl-C only; what they write is atomic
-        if trainer.strategy.launcher is not None:
-            trainer.strategy.launcher.kill(signal.SIGKILL)
+        if launcher is not None:
+            launcher.kill(signal.SIGKILL)
+            check_request()
         raise
     finally:
         if in_main_thread:

@@ -24,7 +24,7 @@ from cytoclr.data.virtual.phenotypes import shift_traits
 from cytoclr.data.virtual.population import STATES, draw_population
 from cytoclr.errors import MachineError
 from cytoclr.progress import Progress, Silent
-from cytoclr.storage import hash_json, read_json, read_table, write_json, write_table, write_text
+from cytoclr.storage import hash_json, open_atomic, read_json, read_table, write_json, write_table, write_text
 
 __all__ = ["PIXEL_SIZE_UM", "VirtualScreen", "simulate_field", "simulate_screen"]
 
@@ -228,7 +228,8 @@ def _simulate_block(
             image, cells = simulate_field(np.random.default_rng(seed), settings, conditions, planted)
             for pixels, channel in zip(image, CHANNELS, strict=True):
                 name = _file_name(well["Metadata_Plate"], well["Metadata_Well"], site, channel)
-                tifffile.imwrite(folder / name, pixels, software="cytoclr virtual screen")
+                with open_atomic(folder / name) as file:
+                    tifffile.imwrite(file, pixels, software="cytoclr virtual screen")
             found.append(
                 cells.assign(
                     Metadata_Plate=well["Metadata_Plate"],
