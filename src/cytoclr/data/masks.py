@@ -18,6 +18,7 @@ from scipy import ndimage
 from cytoclr.data.planes import MAX_PIXELS
 from cytoclr.data.readers.images import compile_template, find_files
 from cytoclr.data.screen import name_well
+from cytoclr.data.tiff import BROKEN, find_missing_pieces
 from cytoclr.errors import DataError, list_some
 from cytoclr.tables import MASK_PATH, SITE
 
@@ -28,19 +29,6 @@ logger = logging.getLogger(__name__)
 #: A label is a number of a cell; what is larger is not one, or is of another kind.
 MAX_LABEL = 2**31 - 1
 _SUFFIXES = (".tif", ".tiff", ".png", ".npy")
-#: What the decoders raise when bytes are not what they should be.
-_UNREADABLE = (
-    tifffile.TiffFileError,
-    imagecodecs.PngError,
-    struct.error,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    OSError,
-    EOFError,
-    IndexError,
-    KeyError,
-)
 _EXPECTED = "Expected whole numbers, nought outside cells, in rows and columns: TIFF, PNG or .npy."
 
 
@@ -162,7 +150,7 @@ def read_mask(path: Path) -> Int[np.ndarray, "row column"]:
         labels = read(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such mask.", code="LOC007") from None
-    except _UNREADABLE as error:
+    except BROKEN as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not a readable mask ({detail}). {_EXPECTED}", code="LOC007") from None
     if labels.ndim != 2 or labels.dtype.kind not in "iu" or not labels.size:
@@ -177,15 +165,11 @@ def _read_tiff(path: Path) -> Shaped[np.ndarray, "..."]:
     with tifffile.TiffFile(path, _multifile=False) as tiff:
         series = tiff.series[0]
         _check_size(series.shape)
-        needed = max((sum(part) for page in series.pages for part in _list_parts(page)), default=0)
-        if needed > path.stat().st_size:
-            raise ValueError(f"cut short: {path.stat().st_size:,} bytes, its header expects {needed:,}")
+        for page in series.pages:
+            missing = find_missing_pieces(page, path.stat().st_size) if page is not None else "a page is not there"
+            if missing:
+                raise ValueError(f"cut short: {missing}")
         return np.asarray(series.asarray()).reshape([length for length in series.shape if length > 1] or [1, 1])
-
-
-def _list_parts(page: Any) -> Iterable[tuple[int, int]]:
-    """List where a page's bytes begin and how many there are."""
-    return () if page is None else zip(page.dataoffsets, page.databytecounts, strict=True)
 
 
 def _read_png(path: Path) -> Shaped[np.ndarray, "..."]:

@@ -18,15 +18,16 @@ from cytoclr.data.planes import DTYPES, MAX_PIXELS, Planes
 from cytoclr.data.remote import is_url, read_bytes
 from cytoclr.errors import DataError
 
-__all__ = ["open_tiff", "read_tiff_channel_names"]
+__all__ = ["BROKEN", "find_missing_pieces", "open_tiff", "read_tiff_channel_names"]
 
 #: What tifffile and the decoders raise when bytes are not what they should be.
-_BROKEN = (
+BROKEN = (
     tifffile.TiffFileError,
     struct.error,
     ArithmeticError,
     AssertionError,
     AttributeError,
+    EOFError,
     LookupError,
     OSError,
     RuntimeError,
@@ -72,7 +73,7 @@ def open_tiff(place: str) -> Iterator[Planes]:
         raise DataError(f"{place}: no such image file.", code="IMG001") from None
     except IsADirectoryError:
         raise DataError(f"{place}: a folder. Expected an image file, or a group of OME-Zarr.", code="IMG002") from None
-    except _BROKEN as error:
+    except BROKEN as error:
         _refuse_cut(source, place)
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{place}: not a readable TIFF ({detail}). Copy the file again.", code="IMG002") from None
@@ -172,17 +173,31 @@ def _read_page(
     if page is None or page.shape != out.shape:
         found = "nothing" if page is None else str(page.shape)
         raise DataError(f"{place}: its planes differ in size: {out.shape} and {found}.", code="IMG005")
-    offsets, counts = page.dataoffsets, page.databytecounts
-    if not offsets or len(offsets) != len(counts):
+    if not page.dataoffsets:
         raise DataError(f"{place}: its header does not say where the pixels are. Copy the file again.", code="IMG002")
-    size, needed = tiff.filehandle.size, max(map(sum, zip(offsets, counts, strict=True)))
-    if needed > size:
-        raise _cut_short(place, size, f"expects {needed:,}")
-    if not min(counts) or not min(offsets):  # tifffile would take such pieces for black
-        raise DataError(
-            f"{place}: cut short: some of its pieces were never written. Copy the file again.", code="IMG003"
-        )
+    missing = find_missing_pieces(page, tiff.filehandle.size)
+    if missing:
+        raise DataError(f"{place}: cut short: {missing}. Copy the file again.", code="IMG003")
     page.asarray(out=out)
+
+
+def find_missing_pieces(page: tifffile.TiffPage | tifffile.TiffFrame, size: int) -> str:
+    """Say which of a page's bytes a file of `size` bytes lacks; nothing if it has them all.
+
+    tifffile leaves what a piece (a strip, a tile) that is not there should fill as it was: black, or any bytes.
+    """
+    offsets, counts, keyframe = page.dataoffsets, page.databytecounts, page.keyframe
+    if len(offsets) != len(counts):
+        return "its header counts its pieces in two ways"
+    needed = max(map(sum, zip(offsets, counts, strict=True)), default=0)
+    if needed > size:
+        return f"{size:,} bytes, its header expects {needed:,}"
+    if not all(counts) or not all(offsets):
+        return "some of its pieces were never written"
+    if keyframe.is_contiguous:
+        return "" if sum(counts) >= keyframe.nbytes else f"{sum(counts):,} bytes of pixels, expected {keyframe.nbytes:,}"
+    expected = math.prod(keyframe.chunked)
+    return "" if len(offsets) >= expected else f"{len(offsets):,} of its {expected:,} pieces are there"
 
 
 def _read_from_stack(
@@ -217,7 +232,7 @@ def read_tiff_channel_names(place: str) -> list[str] | None:
             root = _parse_ome(tiff.pages.first, place)
     except FileNotFoundError:
         raise DataError(f"{place}: no such image file.", code="IMG001") from None
-    except _BROKEN as error:
+    except BROKEN as error:
         raise DataError(f"{place}: not a readable TIFF ({error}). Copy the file again.", code="IMG002") from None
     pixels = None if root is None else root.find("{*}Image/{*}Pixels")
     channels = [] if pixels is None else pixels.findall("{*}Channel")
