@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check fix bench clean
+.PHONY: help demo test soak check fix bench clean
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -12,6 +12,9 @@ demo: .venv/installed  ## run everything on a virtual screen; says where the rep
 
 test: .venv/installed-dev  ## run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+soak: .venv/installed-dev  ## hours of kills and failing disks: what trust.md counts
+	$(BIN)/python tests/trust/crash.py --kills 500 --deaths all --faults all
 
 check: .venv/installed-dev  ## style, types, floors
 	$(BIN)/ruff format --check .

@@ -181,7 +181,9 @@ def wait_for(process: subprocess.Popen[str], out: Path, pattern: str) -> None:
 RESULTS = ("model/encoder.safetensors", "embeddings.parquet", "profiles/well.parquet", "scores.json", "matches.parquet")
 
 
-@pytest.mark.promise("Kill and power", "SIGINT, SIGTERM and SIGUSR1 end a run with exit code 130 or 143; run again, it goes on")
+@pytest.mark.promise(
+    "Kill and power", "SIGINT, SIGTERM and SIGUSR1 end a run with exit code 130 or 143; run again, it goes on"
+)
 @pytest.mark.parametrize(
     ("number", "code", "place"),
     [

@@ -55,6 +55,9 @@ def test_a_whole_run_is_whole(run: Path) -> None:
     assert folder.count_bytes() > 1e6
 
 
+@pytest.mark.promise(
+    "Stored bytes", "`cytoclr verify` finds a flipped bit in every file of every stage, and in the manifests"
+)
 def test_a_flipped_bit_in_any_file_is_found(run: Path) -> None:
     """Every file of every stage, one after the other; and the manifests themselves."""
     folder = StageFolder(run)
@@ -75,6 +78,10 @@ def test_a_flipped_bit_in_any_file_is_found(run: Path) -> None:
         flip_bit(path)
 
 
+@pytest.mark.promise(
+    "Stored bytes",
+    "A shard with a flipped bit, cut short or deleted is named with the stage to do again; done again, it is as before",
+)
 @pytest.mark.parametrize(
     ("harm", "sentence"),
     [
@@ -99,6 +106,29 @@ def test_damage_is_named_and_mended(run: Path, settings: Settings, harm: Callabl
     assert StageFolder(run).find_damage() == {}
 
 
+@pytest.mark.promise(
+    "Stored bytes", "A stage reads what it builds on whole: a flipped bit is named with its stage, exit code 5"
+)
+@pytest.mark.parametrize(
+    ("pattern", "damaged", "again"),
+    [
+        ("virtual/images/*/*/*.tif", "screen", "crop"),
+        ("crops/*.npy", "crop", "train"),
+        ("cells.parquet", "crop", "embed"),
+        ("model/encoder.safetensors", "train", "embed"),
+    ],
+)
+def test_a_stage_reads_what_it_builds_on(run: Path, settings: Settings, pattern: str, damaged: str, again: str) -> None:
+    file = sorted(run.glob(pattern))[0]
+    flip_bit(file)
+    StageFolder(run).forget(again)
+    with pytest.raises(
+        DamagedError, match=rf"{file.name}: other bytes .* --forget` has the stage {damaged} done again"
+    ):
+        pipeline.run(settings, run, until="embed")
+
+
+@pytest.mark.promise("Stored bytes", "Two shards that changed places are found")
 def test_a_swapped_shard_is_found(run: Path) -> None:
     one, other, *_ = sorted((run / "crops").glob("*.npy"))
     kept = one.read_bytes()
@@ -107,6 +137,7 @@ def test_a_swapped_shard_is_found(run: Path) -> None:
     assert len(StageFolder(run).find_damage()["crop"]) == 2
 
 
+@pytest.mark.promise("Stored bytes", "A manifest that was changed is refused")
 def test_a_manifest_that_was_changed_is_refused(run: Path) -> None:
     path = run / "manifests" / "embed.json"
     path.write_text(path.read_text().replace('"stage": "embed"', '"stage": "embeb"'))

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -30,7 +30,7 @@ from cytoclr.config import (
     VirtualSettings,
     dump_settings,
 )
-from cytoclr.errors import DataError, MachineError, SettingsError, list_some
+from cytoclr.errors import DamagedError, DataError, MachineError, SettingsError, list_some
 from cytoclr.external import evaluate_table, read_baselines
 from cytoclr.progress import Progress, Silent
 from cytoclr.reports import find_mechanism_table, gather_inputs
@@ -249,6 +249,7 @@ class _Run:
         self.progress = progress
         self.stages = StageFolder(folder)
         self._redone = False
+        self._checked: set[Stage] = set()
         self._store: object = None  # through which followers are told; it lives as long as the run
 
     def begin(self) -> None:
@@ -341,7 +342,8 @@ class _Run:
             "screen": plan.inputs,
             "probe": None if probe_plan is None else probe_plan.inputs,
         }
-        told = self._finish("crop", inputs, work, read_hashes=_read_crop_hashes).report
+        simulated: tuple[Stage, ...] = () if self._virtual is None else ("screen",)
+        told = self._finish("crop", inputs, work, reads=simulated, read_hashes=_read_crop_hashes).report
         if told["flagged"].get("empty", 0) > told["num_cells"] / 2:
             logger.warning(
                 "most crops hold nothing: %s of %s. Do the centres fit the images (x and y exchanged, µm for px, sites "
@@ -378,7 +380,7 @@ class _Run:
             self._call_followers(place)
             return self.train_in(place)
 
-        self._finish("train", inputs, work)
+        self._finish("train", inputs, work, reads=["crop"])
         self._call_followers(None)
 
     def train_in(self, place: Path) -> dict[str, Any]:
@@ -438,7 +440,7 @@ class _Run:
             write_table(place / "epochs.parquet", table)
             return {"selected": choose_epoch(table, settings.by), "by": settings.by}
 
-        self._finish("select", inputs, work)
+        self._finish("select", inputs, work, reads=["train"])
 
     def embed(self) -> None:
         """Embed all cells with the chosen encoder, and with what it must beat."""
@@ -479,7 +481,7 @@ class _Run:
                 "uncalibrated_plates": few,
             }
 
-        self._finish("embed", inputs, work)
+        self._finish("embed", inputs, work, reads=("crop", "train") if given is None else ("crop",))
 
     def _build_encoders(self, selected: int | None) -> "dict[str, Encoder]":
         """The encoder that embeds, and those it must beat, by the tables that are made with them."""
@@ -517,7 +519,8 @@ class _Run:
 
         from cytoclr.profiles import list_warnings
 
-        report = self._finish("profile", {"settings": _values(settings), "embed": self._hashes("embed")}, work).report
+        inputs = {"settings": _values(settings), "embed": self._hashes("embed")}
+        report = self._finish("profile", inputs, work, reads=["embed"]).report
         for warning in list_warnings(report[TRAINED]):
             logger.warning("profile: %s", warning)
 
@@ -563,7 +566,9 @@ class _Run:
             write_table(place / "activity.parquet", result.activity)
             return {}
 
-        self._finish("evaluate", inputs, work)
+        self._finish(
+            "evaluate", inputs, work, reads=("embed", "profile", "select") if self._trains else ("embed", "profile")
+        )
 
     def report(self) -> None:
         """Draw the report."""
@@ -583,7 +588,7 @@ class _Run:
             write_report(page, inputs, self.settings.report, seed=self.settings.seed, progress=self.progress)
             return {}
 
-        self._finish("report", decides, work)
+        self._finish("report", decides, work, reads=stages)
 
     # What stages read of each other, and of the user.
 
@@ -714,15 +719,46 @@ class _Run:
         return notes
 
     def _finish(
-        self, stage: Stage, inputs: Mapping[str, Any], work: Callable[[Path], Mapping[str, Any]], **more: Any
+        self,
+        stage: Stage,
+        inputs: Mapping[str, Any],
+        work: Callable[[Path], Mapping[str, Any]],
+        *,
+        reads: Sequence[Stage] = (),
+        **more: Any,
     ) -> Manifest:
+        """Do a stage unless it is finished; first see that the stages it `reads` are as they were written."""
         check_request()
+
+        def check_and_work(place: Path) -> Mapping[str, Any]:
+            for other in reads:
+                self._check_bytes(other)
+            return work(place)
+
         before = self.stages.read_finished(stage) if self.stages.manifest_path(stage).is_file() else None
-        manifest = self.stages.finish(stage, {"version": STAGES[stage], **inputs}, work, **more)
+        manifest = self.stages.finish(stage, {"version": STAGES[stage], **inputs}, check_and_work, **more)
         self._redone |= manifest != before
         write_text(self.folder / "config.yaml", dump_settings(self.settings))
         write_json(self.folder / "provenance.json", _describe_machine())
         return manifest
+
+    def _check_bytes(self, stage: Stage) -> None:
+        """Read a finished stage's files once, before another relies on them.
+
+        Raises
+        ------
+        DamagedError
+            One is not as it was written.
+        """
+        if stage in self._checked:
+            return
+        damage = self.stages.read_finished(stage).find_damage(self.folder, read_all=True)
+        if damage:
+            raise DamagedError(
+                f"{self.folder}: {list_some(damage)}. `cytoclr verify {self.folder} --forget` has the stage {stage} "
+                "done again by the next run."
+            )
+        self._checked.add(stage)
 
     def _hashes(self, stage: Stage) -> dict[str, str]:
         return {name: record.sha256 for name, record in self.stages.read_finished(stage).files.items()}
