@@ -147,7 +147,10 @@ def test_training_in_chunks_is_training(
     if precision == "32":
         assert lines[1][-1]["val_loss"] == pytest.approx(lines[0][-1]["val_loss"], rel=close)
     for name, value in weights[0].items():
-        torch.testing.assert_close(weights[1][name], value, rtol=close, atol=close / 10)
+        if precision == "32":
+            torch.testing.assert_close(weights[1][name], value, rtol=close, atol=close / 10)
+        else:  # Adam's first steps have the size of the learning rate whatever the gradient's: a sign may be rounded
+            assert (weights[1][name] - value).float().norm() <= 0.05 * value.float().norm() + close, name
     assert not [record for record in caplog.records if "chunk_size" in record.getMessage()]
 
 

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 from conftest import MakeScreen
 from torch import nn
 
 from cytoclr.config import AugmentSettings, ProbeSettings, TrainSettings
-from cytoclr.errors import DataError, MachineError, SettingsError
+from cytoclr.errors import DamagedError, DataError, MachineError, SettingsError
 from cytoclr.learn import Encoder, build_untrained_encoder, embed, load_encoder, train
 from cytoclr.learn.metrics import read_metrics
 from cytoclr.learn.module import SimClrModule
+from cytoclr.learn.replay import replay
 from cytoclr.stopping import Stopped, listen
 
 SMALL = TrainSettings(
@@ -208,7 +210,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_epoch(make_scre
     crops, cells = make_screen()
     settings = SMALL.model_copy(update={"similarity": "dot", "optimizer": "sgd", "learning_rate": 1e6})
     with pytest.raises(
-        SettingsError, match=r"the (loss|gradient.s length) is nan at step .* Lower train\.learning_rate"
+        SettingsError, match=r"the (loss|gradient.s length) is nan after step .* Lower train\.learning_rate"
     ):
         train(crops, cells, settings, folder=tmp_path, device="cpu")
 
@@ -222,8 +224,29 @@ def test_gradients_that_are_not_finite_stop(
 
     monkeypatch.setattr(SimClrModule, "backward", poison)
     crops, cells = make_screen()
-    with pytest.raises(SettingsError, match=r"the gradient's length is inf at step 0 \(epoch 0\), expected a finite"):
+    with pytest.raises(
+        SettingsError, match=r"the gradient's length is inf after step 0 \(epoch 1\), expected a finite"
+    ):
         train(crops, cells, SMALL, folder=tmp_path, device="cpu")
+
+
+@pytest.mark.promise(
+    "Numbers",
+    "A loss that is not finite stops training at once; the minibatch and the networks are kept, and show it again",
+)
+@pytest.mark.parametrize("update", [{}, {"chunk_size": 4, "precision": "bf16-mixed"}])
+def test_the_minibatch_that_a_loss_broke_on_shows_it_again(
+    make_screen: MakeScreen, tmp_path: Path, update: dict[str, Any]
+) -> None:
+    crops, cells = make_screen()
+    settings = SMALL.model_copy(update={"similarity": "dot", "optimizer": "sgd", "learning_rate": 1e6, **update})
+    with pytest.raises(SettingsError, match=r"not-finite\.safetensors has the minibatch"):
+        train(crops, cells, settings, folder=tmp_path, device="cpu")
+    again = replay(tmp_path / "not-finite.safetensors", crops, cells)
+    assert not np.isfinite([again["loss"], again["largest_gradient"]]).all()
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(DamagedError, match="not a minibatch that training kept"):
+        replay(tmp_path / "other.safetensors", crops, cells)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 6])

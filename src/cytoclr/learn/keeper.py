@@ -30,7 +30,7 @@ from cytoclr.learn.minibatch import Minibatch, prepare_crops
 from cytoclr.learn.model import CHECKPOINT_ENTRY, Encoder, ModelDescription
 from cytoclr.learn.module import SimClrModule
 from cytoclr.learn.plan import Plan
-from cytoclr.learn.watch import check_finite, explain_collapse, lay_out_views, measure_clouds
+from cytoclr.learn.watch import explain_collapse, lay_out_views, measure_clouds, refuse_not_finite
 from cytoclr.progress import Progress
 from cytoclr.stopping import Stopped, find_request, is_listening, listen, patiently
 from cytoclr.storage import open_atomic
@@ -161,13 +161,10 @@ class Keeper(pl.Callback):
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Refuse to go on if the validation loss is not finite."""
-        check_finite(
-            "validation loss",
-            pl_module.validation["val_loss"],
-            epoch=trainer.current_epoch + 1,
-            step=trainer.global_step,
-            settings=self.plan.settings,
-        )
+        for loss in pl_module.validation["val_loss"]:
+            if not math.isfinite(loss):
+                epoch, step = trainer.current_epoch + 1, trainer.global_step
+                raise refuse_not_finite("validation loss", loss, epoch=epoch, step=step, settings=self.plan.settings)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the epoch, probe if it is time, and keep the pictures and checkpoints."""

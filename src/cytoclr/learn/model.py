@@ -1,8 +1,10 @@
 """A trained encoder and what it expects of a crop; the model folder it is kept in."""
 
+import hashlib
 import importlib.metadata
 import logging
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -10,15 +12,16 @@ from typing import Any, get_args
 
 import safetensors.torch
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from cytoclr.config import EmbedSettings, TrainSettings
-from cytoclr.data.crops import CropStore
+from cytoclr.data.crops import MAX_SIZE_PX, CropStore
 from cytoclr.errors import DamagedError, DataError, SettingsError
 from cytoclr.learn.draws import derive_seed
 from cytoclr.learn.encoder import Standardised, build_backbone, build_imagenet, build_projection
 from cytoclr.learn.minibatch import Transform
-from cytoclr.storage import open_atomic, read_json, write_json, write_text
+from cytoclr.storage import hash_file, open_atomic, read_json, write_json, write_text
 
 __all__ = [
     "Encoder",
@@ -34,6 +37,7 @@ __all__ = [
     "load_encoder",
     "read_checkpoint",
     "read_model",
+    "refuse_packed",
     "save_model",
 ]
 
@@ -42,6 +46,8 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 #: Under this name a checkpoint carries the model's description and what identifies its run.
 CHECKPOINT_ENTRY = "cytoclr"
+#: Under this name ``model.json`` has the SHA-256 of ``encoder.safetensors``.
+WEIGHTS_ENTRY = "weights_sha256"
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,9 @@ class ModelDescription:
     versions: dict[str, str]
     standardise: dict[str, list[float]] | None = None
     imported_from: str | None = None
+
+
+_DESCRIPTION = TypeAdapter(ModelDescription)
 
 
 @dataclass(frozen=True)
@@ -252,10 +261,13 @@ def list_versions() -> dict[str, str]:
 def save_model(folder: Path, backbone: nn.Module, description: ModelDescription) -> None:
     """Write ``encoder.safetensors``, ``MODEL_CARD.md`` and, last, ``model.json``."""
     weights = {name: value.detach().cpu().contiguous() for name, value in backbone.state_dict().items()}
+    content = safetensors.torch.save(weights)
     with open_atomic(folder / "encoder.safetensors") as file:
-        file.write(safetensors.torch.save(weights))
+        file.write(content)
     write_text(folder / "MODEL_CARD.md", _write_card(description))
-    write_json(folder / "model.json", {"format": FORMAT, **asdict(description)})
+    # safetensors have no checksum of their own, and a model is passed on without its run
+    sha256 = hashlib.sha256(content).hexdigest()
+    write_json(folder / "model.json", {"format": FORMAT, **asdict(description), WEIGHTS_ENTRY: sha256})
 
 
 def load_encoder(source: Path, crops: CropStore, *, channels: Mapping[str, str] | None = None) -> Encoder:
@@ -297,12 +309,19 @@ def build_encoder(about: ModelDescription, weights: Mapping[str, torch.Tensor], 
     DamagedError
         The weights are not those of the described backbone.
     """
-    backbone = build_backbone(about.backbone, len(about.channels), view_size_px=about.view_size_px, pretrained=False)
     try:
+        # in shapes alone first: a few bytes may name a network that no memory holds
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            _build_described(about).load_state_dict(weights)
+        backbone = _build_described(about)
         backbone.load_state_dict(weights)
     except RuntimeError as error:
         raise DamagedError(f"{source}: the weights are not of a {about.backbone} ({error}). Train again.") from None
     return _show(backbone, about)
+
+
+def _build_described(about: ModelDescription) -> nn.Module:
+    return build_backbone(about.backbone, len(about.channels), view_size_px=about.view_size_px, pretrained=False)
 
 
 def _show(backbone: nn.Module, about: ModelDescription) -> Encoder:
@@ -354,17 +373,20 @@ def read_model(source: Path) -> tuple[ModelDescription, dict[str, torch.Tensor]]
         weights = {
             name.removeprefix("backbone."): value
             for name, value in checkpoint["state_dict"].items()
-            if name.startswith("backbone.")
+            if str(name).startswith("backbone.")
         }
         return _parse_description(checkpoint[CHECKPOINT_ENTRY]["model"], source), weights
     if not (source / "model.json").is_file():
         raise SettingsError(f"{source}: no model there. Expected a folder with model.json, or a .ckpt file.")
-    weights_file = source / "encoder.safetensors"
+    about, weights_file = read_json(source / "model.json"), source / "encoder.safetensors"
+    description = _parse_description(about, source / "model.json")
     try:
+        if about.get(WEIGHTS_ENTRY) not in {None, hash_file(weights_file)}:  # models of 0.1 do not tell
+            raise DamagedError(f"{weights_file}: other bytes than were written. Copy it anew, or train again.")
         weights = safetensors.torch.load_file(weights_file)
     except (OSError, safetensors.SafetensorError) as error:
         raise DamagedError(f"{weights_file}: cannot be read ({error}). Train again.") from error
-    return _parse_description(read_json(source / "model.json"), source / "model.json"), weights
+    return description, weights
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -376,11 +398,31 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         It is unreadable, or none of ours.
     """
     try:
+        refuse_packed(path)
+        with zipfile.ZipFile(path) as records:  # torch does not look at the checksums that it writes
+            if (damaged := records.testzip()) is not None:
+                raise ValueError(f"{damaged} has other bytes than were written")
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        checkpoint[CHECKPOINT_ENTRY]["model"], checkpoint["state_dict"]
+        checkpoint[CHECKPOINT_ENTRY]["model"], {**checkpoint["state_dict"]}
     except Exception as error:  # torch raises whatever damaged bytes lead it to
         raise DamagedError(f"{path}: not a checkpoint of cytoclr, or damaged ({error}). Delete it.") from error
     return checkpoint
+
+
+def refuse_packed(path: Path) -> None:
+    """Refuse an archive of torch whose records are compressed: torch writes none so, and would unpack any size.
+
+    Raises
+    ------
+    ValueError
+        Names the record.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if record.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{record.filename} is compressed, as torch writes none")
 
 
 def _parse_description(values: dict[str, Any], source: Path) -> ModelDescription:
@@ -390,8 +432,17 @@ def _parse_description(values: dict[str, Any], source: Path) -> ModelDescription
         lists = {name: tuple(known[name]) for name in ("channels", "wells_trained", "wells_validated")}
         if known["transform"] not in get_args(Transform):
             raise TypeError(f"transform {known['transform']!r} is not one of {', '.join(get_args(Transform))}")
-        return ModelDescription(**{**known, **lists})
-    except (KeyError, TypeError) as error:
+        about = _DESCRIPTION.validate_python({**known, **lists})
+        sizes = (about.crop_size_px, about.view_size_px)
+        if not 0 < min(sizes) <= max(sizes) <= MAX_SIZE_PX:
+            raise TypeError(f"crops of {sizes[0]} px, seen at {sizes[1]}; expected 1 to {MAX_SIZE_PX:,}")
+        told = about.standardise
+        if told is not None and {name: len(told.get(name, ())) for name in told} != dict.fromkeys(
+            ("mean", "deviation"), len(about.channels)
+        ):
+            raise TypeError(f"standardise is {told}; expected mean and deviation, a number a channel")
+        return about
+    except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{source}: no description of a model ({error}). Train again.") from error
 
 

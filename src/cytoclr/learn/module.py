@@ -20,6 +20,8 @@ from cytoclr.learn.loss import build_loss, gather_projections, measure_alignment
 from cytoclr.learn.minibatch import Minibatch
 from cytoclr.learn.optimiser import build_optimiser, build_schedule
 from cytoclr.learn.plan import Plan
+from cytoclr.learn.replay import keep_minibatch
+from cytoclr.learn.watch import refuse_not_finite
 
 __all__ = ["SimClrModule"]
 
@@ -64,6 +66,7 @@ class SimClrModule(pl.LightningModule):
         #: The epoch to go on in, and how many of its steps are done.
         self.done_before = (0, 0)
         self._chunked: ChunkedProjections | None = None
+        self._minibatch: Minibatch | None = None
 
     def train_dataloader(self) -> Any:
         """Build the loader of training minibatches; Lightning tells its order the epoch."""
@@ -114,7 +117,11 @@ class SimClrModule(pl.LightningModule):
         Networks with dropout draw from torch's generator.
         """
         self.data_wait_s += time.monotonic() - self._ready_s
-        step = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        self._minibatch = batch
+        self.seed_dropout(self.current_epoch * int(self.trainer.num_training_batches) + batch_idx)
+
+    def seed_dropout(self, step: int) -> None:
+        """Let networks with dropout draw what belongs to this step and process."""
         torch.manual_seed(derive_seed(self.plan.seed, f"dropout, process {self.global_rank}", step))
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -123,19 +130,23 @@ class SimClrModule(pl.LightningModule):
 
     def training_step(self, minibatch: Minibatch, index: int) -> Tensor:
         """Compute the loss of a minibatch, the same in every process."""
-        chunk_size = self.plan.chunk_size
-        if chunk_size is None:
-            passed = self._pass(minibatch, epoch=self.current_epoch)
-            self._show([passed])
-            projections = passed.projections
-        else:
-            self._chunked = self._pass_in_chunks(minibatch, chunk_size)
-            projections = self._chunked.whole
-        loss = self._compare(*_gather(projections, minibatch.rows))
+        _, loss = self.compare_views(minibatch, epoch=self.current_epoch)
         if not torch.isfinite(loss):
             raise self._refuse("loss", loss.item())
         self.train_losses.append(loss.detach())
         return loss
+
+    def compare_views(self, minibatch: Minibatch, *, epoch: int) -> tuple[Float[Tensor, "view cell feature"], Tensor]:
+        """Pass a minibatch's views through the networks; return this process's projections, and the loss of all."""
+        chunk_size = self.plan.chunk_size
+        if chunk_size is None:
+            passed = self._pass(minibatch, epoch=epoch)
+            self._show([passed])
+            projections = passed.projections
+        else:
+            self._chunked = self._pass_in_chunks(minibatch, chunk_size, epoch=epoch)
+            projections = self._chunked.whole
+        return projections, self._compare(*_gather(projections, minibatch.rows))
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Follow the loss back into the parameters; with chunks, by way of the projections."""
@@ -179,9 +190,9 @@ class SimClrModule(pl.LightningModule):
             projections.reshape(2, num_cells, -1),
         )
 
-    def _pass_in_chunks(self, minibatch: Minibatch, chunk_size: int) -> ChunkedProjections:
+    def _pass_in_chunks(self, minibatch: Minibatch, chunk_size: int, *, epoch: int) -> ChunkedProjections:
         """Do not hold all views either: they are the same when drawn again."""
-        epoch, passes = self.current_epoch, list[_Passed]()
+        passes = list[_Passed]()
 
         def project(chunk: Minibatch) -> Float[Tensor, "view cell feature"]:
             passed = self._pass(chunk, epoch=epoch)
@@ -203,12 +214,10 @@ class SimClrModule(pl.LightningModule):
         return loss
 
     def _refuse(self, what: str, value: float) -> SettingsError:
-        settings = self.plan.settings
-        return SettingsError(
-            f"train: the {what} is {value} at step {self.global_step} (epoch {self.current_epoch}), expected a "
-            f"finite number. Lower train.learning_rate (now {settings.learning_rate:g}) or raise "
-            f"train.temperature (now {settings.temperature:g}); the last whole epoch is in checkpoints/."
-        )
+        assert self._minibatch is not None
+        epoch, step = self.current_epoch, self.global_step
+        kept = keep_minibatch(self, self._minibatch, epoch=epoch, step=step) if self.global_rank == 0 else None
+        return refuse_not_finite(what, value, epoch=epoch + 1, step=step, settings=self.plan.settings, kept=kept)
 
 
 def _gather(

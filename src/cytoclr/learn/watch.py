@@ -1,7 +1,8 @@
 """What tells whether training goes well: how many dimensions embeddings fill, what cannot be, what views look like."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from cytoclr.config import TrainSettings
 from cytoclr.errors import SettingsError
 from cytoclr.learn.loss import measure_rank
 
-__all__ = ["check_finite", "explain_collapse", "lay_out_views", "measure_clouds", "measure_spread"]
+__all__ = ["explain_collapse", "lay_out_views", "measure_clouds", "measure_spread", "refuse_not_finite"]
 
 #: Of a larger minibatch so many cells are measured: the singular values of more take seconds.
 MAX_CELLS = 1024
@@ -94,21 +95,27 @@ def explain_collapse(values: Mapping[str, float], *, epoch: int, num_cells: int,
     return None
 
 
-def check_finite(name: str, values: Iterable[float], *, epoch: int, step: int, settings: TrainSettings) -> None:
-    """Refuse to go on with what is not a number.
+def refuse_not_finite(
+    what: str, value: float, *, epoch: int, step: int, settings: TrainSettings, kept: Path | None = None
+) -> SettingsError:
+    """Make the refusal to go on with a number that is none.
 
-    Raises
-    ------
-    SettingsError
-        A value is infinite or not a number; says which, where, and which settings make it so.
+    Parameters
+    ----------
+    what, value
+        The loss, the gradient's length …, and what it came to.
+    epoch, step
+        The epoch, from one, and how many steps were done.
+    kept
+        Where the minibatch is; None: it is not to blame alone.
     """
-    for value in values:
-        if not math.isfinite(value):
-            raise SettingsError(
-                f"train: the {name} is {value} after step {step} (epoch {epoch}), expected a finite number. Lower "
-                f"train.learning_rate (now {settings.learning_rate:g}), or compute more exactly: train.precision: 32 "
-                f"(now {settings.precision}). The last whole epoch is in checkpoints/."
-            )
+    where = "" if kept is None else f" {kept} has the minibatch: cytoclr.learn.replay does its step again."
+    return SettingsError(
+        f"train: the {what} is {value} after step {step} (epoch {epoch}), expected a finite number. Lower "
+        f"train.learning_rate (now {settings.learning_rate:g}), raise train.temperature (now "
+        f"{settings.temperature:g}), or compute more exactly: train.precision: 32 (now {settings.precision}). The last "
+        f"whole epoch is in checkpoints/.{where}"
+    )
 
 
 def lay_out_views(
