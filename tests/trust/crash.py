@@ -7,11 +7,11 @@ place of that. The same run is then done again, to its end. What must hold, of e
 - the results are the bytes of a run that was left alone,
 - nothing else lies there: no temporary file, no workplace, no folder put aside,
 - whatever is renamed into its place was brought to the disk before, with all that is in it,
-- an error of the disk ends in a sentence and exit code 4, never in a bug's.
+- an error of the disk, a full one, or one that is read only ends in a sentence and exit code 4, never in a bug's.
 
 Run::
 
-    python tests/trust/crash.py [--kills 30] [--deaths 10] [--faults 10] [--seed 0]
+    python tests/trust/crash.py [--kills 30] [--deaths 10] [--faults 10] [--full 0] [--seed 0]
 
 `--deaths all` and `--faults all` end it at every such moment. Trials are forked from one process that has imported all,
 so that each costs its own work only. Prints the counts as JSON; the exit code is 1 if anything was lost.
@@ -27,6 +27,7 @@ import random
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import tempfile
 import time
@@ -38,7 +39,7 @@ os.environ.update(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
 
 from cytoclr.config import Settings, check_settings
 from cytoclr.stages import StageFolder
-from cytoclr.storage import hash_tree
+from cytoclr.storage import hash_json, hash_tree
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from toys import SMALL_SCREEN
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=30, help="by SIGKILL, after a random time")
     parser.add_argument("--deaths", default="10", help="before a write, sync, rename or removal: how many, or all")
     parser.add_argument("--faults", default="10", help="errors of the disk there: how many, or all")
+    parser.add_argument("--full", type=int, default=0, help="on disks too small for it; needs the right to mount")
     parser.add_argument("--seed", type=int, default=0, help="decides when")
     parser.add_argument("--work", type=Path, help="a folder to work in; default: a passing one")
     asked = parser.parse_args(argv)
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import_all()
     with contextlib.ExitStack() as opened:
         work = asked.work or Path(opened.enter_context(tempfile.TemporaryDirectory()))
-        told = try_all(work, kills=asked.kills, deaths=asked.deaths, faults=asked.faults, seed=asked.seed)
+        told = try_all(work, asked.kills, asked.deaths, asked.faults, asked.full, seed=asked.seed)
     print(json.dumps(told, indent=1))
     return 1 if told["lost"] else 0
 
@@ -85,12 +87,14 @@ def import_all() -> None:
     import cytoclr.profiles  # noqa: F401
 
 
-def try_all(work: Path, *, kills: int, deaths: str, faults: str, seed: int) -> dict[str, Any]:
+def try_all(work: Path, kills: int, deaths: str, faults: str, full: int, *, seed: int) -> dict[str, Any]:
     """Do a run that is left alone, then the trials."""
     draw = random.Random(seed)
     work.mkdir(exist_ok=True)
     settings = check_settings(VALUES, source="crash.py", folder=work)
-    out, events = work / "run", work / "events.txt"  # always there: the table of sites tells where images lie
+    # always there: the table of sites tells where images lie
+    out, events = work / "disk" / "run", work / "events.txt"
+    out.parent.mkdir()
     code = run_forked(settings, out, lambda watch: watch.record(events))
     assert code == 0, f"a run that is left alone ends with {code}"
     num_events, unsynced = len(events.read_text().splitlines()), find_unsynced(events)
@@ -99,6 +103,7 @@ def try_all(work: Path, *, kills: int, deaths: str, faults: str, seed: int) -> d
     shutil.rmtree(out)
     run_forked(settings, out, lambda watch: None)
     took_s = time.monotonic() - began_s
+    num_bytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     shutil.rmtree(out)
     lost = [f"a run left alone: {name} was renamed before it was on the disk" for name in unsynced]
     counts = {"kills": 0, "deaths": 0, "faults": 0}
@@ -116,7 +121,29 @@ def try_all(work: Path, *, kills: int, deaths: str, faults: str, seed: int) -> d
             if code != expected_code and not (kind == "faults" and code == 0):
                 lost.append(f"{kind} at {n}: exit code {code}, expected {expected_code}")
             lost += end_trial(settings, out, expected, f"{kind} at {n}")
+    for number in range(full):
+        size = round(num_bytes * (number + 0.5) / full)
+        lost += try_small_disk(settings, out, expected, size)
+    counts["full"] = full
     return {"seconds_of_a_run": round(took_s, 1), "moments": num_events, **counts, "lost": lost}
+
+
+def try_small_disk(settings: Settings, out: Path, expected: dict[str, str], size: int) -> list[str]:
+    """Do the run on a disk of so many bytes; then on the same disk, not to be written to; then made large enough."""
+    disk, lost = out.parent, list[str]()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], check=True)
+    try:
+        code = run_forked(settings, out, lambda watch: None)
+        lost += [] if code == 4 else [f"on a disk of {size:,} bytes: exit code {code}, expected 4"]
+        lost += [f"on a disk of {size:,} bytes: {path.name} is left over" for path in out.rglob(".*.tmp")]
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        code = run_forked(settings, out, lambda watch: None)
+        lost += [] if code == 4 else [f"on a disk that is read only: exit code {code}, expected 4"]
+        subprocess.run(["mount", "-o", "remount,rw,size=1g", str(disk)], check=True)
+        lost += end_trial(settings, out, expected, f"on a disk of {size} bytes")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    return lost
 
 
 def choose(num_events: int, asked: str, draw: random.Random) -> list[int]:
@@ -135,7 +162,7 @@ def end_trial(settings: Settings, out: Path, expected: dict[str, str], what: str
     lost += [f"{what}: {name} is left over" for name in sorted(found.keys() - expected.keys())]
     lost += [f"{what}: {stage}: {damage}" for stage, all_ in StageFolder(out).find_damage().items() for damage in all_]
     if lost:  # to be looked at
-        shutil.move(out, out.with_name(what.replace(" ", "-")))
+        shutil.move(out, out.parents[1] / what.replace(" ", "-"))
     else:
         shutil.rmtree(out)
     return lost
@@ -144,10 +171,26 @@ def end_trial(settings: Settings, out: Path, expected: dict[str, str], what: str
 def list_results(out: Path) -> dict[str, str]:
     """Hash all that a run leaves behind; of files that differ between equal runs, only that they are there."""
     return {
-        name: "" if any(part in name for part in UNEQUAL) else sha256
+        name: "" if any(part in name for part in UNEQUAL) else hash_checkpoint(out / name, sha256)
         for name, sha256 in hash_tree(out).items()
         if "tensorboard" not in name
     }
+
+
+def hash_checkpoint(path: Path, sha256: str) -> str:
+    """Hash what a checkpoint holds: which equal parts are stored once depends on who put it together."""
+    if path.suffix != ".ckpt":
+        return sha256
+    import torch
+
+    def spell(value: object) -> object:
+        if isinstance(value, torch.Tensor):
+            return [str(value.dtype), list(value.shape), value.flatten().tolist()]
+        if isinstance(value, dict):
+            return [[repr(name), spell(part)] for name, part in value.items()]
+        return [spell(part) for part in value] if isinstance(value, (list, tuple)) else repr(value)
+
+    return hash_json(json.dumps(spell(torch.load(path, weights_only=True))))
 
 
 def run_forked(

@@ -257,7 +257,7 @@ class Keeper(pl.Callback):
     def _save(self, trainer: Any, *copies: str) -> None:
         """Write last.ckpt, and before it its copies where an epoch is the best or due to be kept."""
         folder = self.plan.folder / "checkpoints"
-        written = folder / ".written.ckpt"
+        written = folder / ".written.tmp"  # a process that is killed leaves it to be swept
         try:
             trainer.save_checkpoint(written)
         except OSError as error:
