@@ -251,6 +251,7 @@ def test_what_was_left_out_is_told_with_the_scores(screen: Path) -> None:
     assert scores["counts"]["wells"] == 79
 
 
+@pytest.mark.promise("Bad input", "Controls that are not found are told of, with those that are there.")
 def test_controls_that_are_not_found_are_told_of(screen: Path) -> None:
     none = ProfileSettings(normalise="none")
     scores = score(screen, "wells.csv", profile_settings=none, controls=("dmso",))

@@ -247,9 +247,11 @@ def _refuse(wrong: np.ndarray, values: pd.Series, column: Column, source: str, p
     rows = np.flatnonzero(wrong)
     if len(rows) == 0:
         return
+    first = values.iloc[rows[0]]
+    found = first.item() if isinstance(first, np.generic) else first  # inf, not np.float64(inf)
     raise DataError(
         f"{source}: {column.name} {problem} in {len(rows):,} of {len(values):,} rows, first in row {rows[0] + 1}: "
-        f"found {values.iloc[rows[0]]!r}, expected {expected}."
+        f"found {found!r}, expected {expected}."
     )
 
 

@@ -355,6 +355,9 @@ TUNED = {"train.fine_tune_from": "model"}
         ),
     ],
 )
+@pytest.mark.promise(
+    "Bad input", "`cytoclr check` finds each way a screen is broken: its code, an example, what to do."
+)
 def test_what_is_broken_is_found(
     screen: Path,
     break_it: Callable[[Path], object],
@@ -384,6 +387,7 @@ def test_where_only_names_differ_the_mapping_settles_it(screen: Path) -> None:
     assert not check(screen, TUNED | renamed).count("error")
 
 
+@pytest.mark.promise("Bad input", "`cytoclr check` lists all that is wrong, not the first alone.")
 def test_one_refusal_does_not_hide_the_others(screen: Path) -> None:
     lose_the_table(screen)
     (screen / "moa.csv").write_text("compound,concentration,moa\n")
@@ -507,6 +511,7 @@ def test_clean_ready_crops_have_no_finding_but_what_they_will_take(screen: Path)
         ),
     ],
 )
+@pytest.mark.promise("Bad input", "`cytoclr check` finds what is wrong with ready crops, with a code and an example.")
 def test_broken_ready_crops_are_found(
     screen: Path, break_it: Callable[[Path], object], changes: dict[str, Any], code: str, severity: str, sentence: str
 ) -> None:

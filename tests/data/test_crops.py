@@ -273,6 +273,7 @@ def test_more_shards_than_files_may_be_open(tmp_path: Path, monkeypatch: pytest.
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(store)).read(rows), crops[rows])
 
 
+@pytest.mark.promise("Bad input", "Hostile names of plates become plain names of files.")
 def test_hostile_plate_names_are_plain_file_names() -> None:
     names = ["../../x", "a/b", "a_b", "plate 1", "plate_1", "é", "x" * 300]
     files = [plate_stem(name) for name in names]
@@ -315,6 +316,7 @@ def test_no_nucleus_in_an_empty_field_and_none_at_the_border() -> None:
     assert len(find_nuclei(draw_discs([(3, 80)], 11), diameter_px=22.0)[0]) == 0
 
 
+@pytest.mark.promise("Bad input", "Centres outside the field are listed by their reason.")
 def test_locations_outside_the_field_are_listed(tiny_screen: Path, tmp_path: Path) -> None:
     table = pd.read_csv(tiny_screen / "locations.csv")
     table.loc[0, "x"] = 4000.0
@@ -357,6 +359,7 @@ def test_images_that_are_not_what_they_should_be(tmp_path: Path) -> None:
         read_strip(good, ("DNA",))
 
 
+@pytest.mark.promise("Bad input", "Plate 00123 keeps its zeros in a table of locations.")
 def test_plates_keep_their_zeros_in_locations(tmp_path: Path) -> None:
     path = tmp_path / "locations.csv"
     path.write_text("Metadata_Plate,Metadata_Well,Metadata_Site,x,y\n00123,B02,1,20,24\n00123,B02,1,30,24\n")
@@ -382,6 +385,7 @@ def test_a_tiff_whose_header_is_garbage_is_a_sentence(tmp_path: Path) -> None:
             read_field({"DNA": path})
 
 
+@pytest.mark.promise("Bad input", "A site of another depth than those before is named.")
 def test_a_site_of_another_depth_is_named(tiny_screen: Path, tmp_path: Path) -> None:
     for path in (tiny_screen / "images").rglob("Week1_101_B03_s2*.tif"):
         tifffile.imwrite(path, tifffile.imread(path).astype(np.uint8))

@@ -22,6 +22,7 @@ from cytoclr.tables import feature_columns
         ("a,b\ncafé,1\n".encode("cp1252"), "not UTF-8 text .* Save it as CSV UTF-8"),
     ],
 )
+@pytest.mark.promise("Bad input", "Semicolons, tabs and cp1252 are told, with how to save the table.")
 def test_other_kinds_of_csv_are_refused(tmp_path: Path, content: bytes, match: str) -> None:
     path = tmp_path / "table.csv"
     path.write_bytes(content)
@@ -29,6 +30,7 @@ def test_other_kinds_of_csv_are_refused(tmp_path: Path, content: bytes, match: s
         read_texts(path)
 
 
+@pytest.mark.promise("Bad input", "A damaged gzip or Parquet table is refused with its name.")
 def test_damaged_and_other_archives_are_refused(tmp_path: Path) -> None:
     whole = gzip.compress(b"a,b\n" + b"1,2\n3,4\n" * 40)
     for name, content in {"a.csv.gz": whole[:16] + bytes(12) + whole[28:], "a.csv.zip": b"PK\x03\x04\xff"}.items():

@@ -161,6 +161,7 @@ def test_png_refusals(tmp_path: Path) -> None:
         read_field({"DNA": tmp_path / "nowhere.png"})
 
 
+@pytest.mark.promise("Bad input", "Images that are not one grey plane of 8 or 16 bit are refused with what they are.")
 def test_what_is_no_grey_plane_is_named(tmp_path: Path) -> None:
     grey = {"photometric": "minisblack"}
     cases: dict[str, tuple[np.ndarray, dict, str]] = {
@@ -189,6 +190,9 @@ def test_what_is_no_grey_plane_is_named(tmp_path: Path) -> None:
             assert refusal.value.code == "IMG004"
 
 
+@pytest.mark.promise(
+    "Bad input", "Truncated, empty and HTML files that are called .tif are refused, each with its code."
+)
 def test_what_is_missing_or_broken_has_its_code(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "good.tif", PLANES[0])
     whole = (tmp_path / "good.tif").read_bytes()
@@ -212,6 +216,7 @@ def test_what_is_missing_or_broken_has_its_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["behind-one-page", "imagej", "imagej-one-page", "ome", "ome-tiled-big"])
+@pytest.mark.promise("Bad input", "A stack with a garbled header is a sentence.")
 def test_a_stack_whose_header_is_garbage_is_a_sentence(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.tif"
     STACKS[kind](path)
@@ -225,6 +230,7 @@ def test_a_stack_whose_header_is_garbage_is_a_sentence(tmp_path: Path, kind: str
             read_field({"a": path}, {"a": 2})
 
 
+@pytest.mark.promise("Bad input", "Tiles that would fill the memory are refused before any is read.")
 def test_tiles_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     WRITERS["tiled-lzw-big-endian"](path)
@@ -235,6 +241,7 @@ def test_tiles_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
     assert refusal.value.code == "IMG002"
 
 
+@pytest.mark.promise("Bad input", "A piece of an image that was never written is not taken for black.")
 def test_a_piece_that_was_never_written_is_not_black(tmp_path: Path) -> None:
     path = tmp_path / "sparse.tif"
     tifffile.imwrite(path, PLANES[0], rowsperstrip=5)
@@ -255,6 +262,7 @@ def test_a_stack_cut_within_its_planes(tmp_path: Path) -> None:
         read_field({"a": path}, {"a": 2})
 
 
+@pytest.mark.promise("Bad input", "Channels of other size or depth than the first are named.")
 def test_size_and_type_must_agree(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", PLANES[0])
     tifffile.imwrite(tmp_path / "small.tif", PLANES[0, :, 1:])

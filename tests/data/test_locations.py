@@ -398,6 +398,7 @@ def test_a_table_a_plate_in_a_folder(tmp_path: Path, kind: str) -> None:
     assert told.value.code == "LOC010"
 
 
+@pytest.mark.promise("Bad input", "An empty table of locations is told where cells are needed.")
 def test_no_cells_are_no_error_until_they_are_needed(tmp_path: Path) -> None:
     for ending in ("csv", "parquet"):
         path = tmp_path / f"none.{ending}"
@@ -510,6 +511,7 @@ HEADER = "Metadata_Plate,Metadata_Well,Metadata_Site,Metadata_Object,x,y\n"
         (export_with(lambda image: image.drop(columns="ImageNumber")), "no column ImageNumber"),
     ],
 )
+@pytest.mark.promise("Bad input", "Locations of some twenty wrong kinds are refused with the code LOC001.")
 def test_what_cannot_be_read_is_refused(tmp_path: Path, make: Callable[[Path], Path], match: str) -> None:
     folder = tmp_path / "here"
     folder.mkdir()

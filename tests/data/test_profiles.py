@@ -101,6 +101,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.promise("Bad input", "Names in a table of profiles stay as they were written.")
 def test_names_stay_as_they_were_written_under_any_prefix(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "plate,WELL,Compound,Batch,A\n00123,B02,NA,01,1\n00123,B03,0815,01,2\n")
     assert read_profiles(path).to_dict("list") == {

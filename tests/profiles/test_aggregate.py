@@ -65,6 +65,7 @@ def test_a_treatment_that_is_control_in_some_wells_is_refused(wells):
         aggregate_wells(wells)
 
 
+@pytest.mark.promise("Bad input", "A well with two compounds is refused, also among embeddings.")
 def test_a_well_with_two_compounds_is_refused(cells):
     well = cells.index[cells.duplicated(WELL)][0]
     cells.loc[well, "Metadata_Compound"] = "other"
@@ -94,6 +95,7 @@ def test_gaps_are_left_out_and_counted(cells):
     assert np.isfinite(whole[feature_columns(whole)].to_numpy()).all()
 
 
+@pytest.mark.promise("Bad input", "Features that are all NaN are refused.")
 def test_nothing_left_is_refused(cells):
     cells[feature_columns(cells)] = np.nan
     with pytest.raises(DataError, match="nothing is left"):

@@ -66,6 +66,7 @@ def test_a_feature_constant_on_the_controls_of_one_plate_is_left_out_everywhere(
     assert feature_columns(normaliser.apply(wells)) == ["Cells_F0", "Cells_F2"]
 
 
+@pytest.mark.promise("Bad input", "Features that are all constant are refused.")
 def test_features_constant_everywhere_are_refused(wells):
     wells[feature_columns(wells)] = 0.1
     with pytest.raises(DataError, match="each of the 3 features is constant"):
@@ -91,6 +92,7 @@ def test_a_batch_needs_two_controls(wells):
     fit_normalisation(fewer, "whitening")
 
 
+@pytest.mark.promise("Bad input", "A normalisation without untreated wells is refused.")
 def test_no_controls_are_refused(wells):
     wells["Metadata_control_type"] = "trt"
     with pytest.raises(DataError, match="found 0 control wells"):

@@ -221,7 +221,7 @@ class _Part:
 
 def _draw(piece: Piece, folder: Path) -> None:
     if piece.overlay is not None:
-        with open_atomic(folder / f"{plate_stem(piece.source.replace(' ', '_'))}.png") as file:
+        with open_atomic(folder / f"{plate_stem('_'.join(piece.source.rsplit(' ', 2)))}.png") as file:
             file.write(piece.overlay)
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cytoclr.data.arrays import check_gzip, check_parquet
 from cytoclr.errors import DamagedError, DataError, list_some
 from cytoclr.storage import read_table
 
@@ -32,10 +33,13 @@ def read_texts(path: Path) -> pd.DataFrame:
     Raises
     ------
     DataError
-        The file is missing, not UTF-8, empty, not separated by commas, or its rows have different numbers of cells.
+        The file is missing, not UTF-8, empty, not separated by commas, has NUL bytes, a column twice, or a row with
+        more cells than its header. A row with fewer ends in empty cells.
     """
     try:
         compression: Literal["gzip"] | None = "gzip" if _is_gzipped(path) else None
+        if compression:
+            check_gzip(path)
         texts = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig", compression=compression)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Correct the path.", code="META001") from None
@@ -50,8 +54,31 @@ def read_texts(path: Path) -> pd.DataFrame:
     except (gzip.BadGzipFile, zlib.error, EOFError, OSError) as error:
         raise DataError(f"{path}: not a readable CSV table ({str(error).strip()}).", code="META001") from None
     _check_separators(texts, path)
+    _refuse_nul(path)
+    check_names(read_header(path), path)
     named = [name for name in texts.columns if not name.startswith("Unnamed: ")]
     return pd.DataFrame({name.strip(): texts[name].str.strip() for name in named})
+
+
+def _refuse_nul(path: Path) -> None:
+    """Refuse a CSV file with NUL bytes, at which pandas ends a cell without a word; a power cut or UTF-16 leaves them.
+
+    Raises
+    ------
+    DataError
+        Tells the line of the first.
+    """
+    line = 1
+    with gzip.open(path) if _is_gzipped(path) else path.open("rb") as file:
+        while block := file.read(2**20):
+            before, nul, _ = block.partition(b"\0")
+            line += before.count(b"\n")
+            if nul:
+                raise DataError(
+                    f"{path}: has a NUL byte, first in line {line:,}. Expected text: it was not written to its end, or "
+                    "is UTF-16. Write it again, as CSV UTF-8.",
+                    code="META001",
+                )
 
 
 def _is_gzipped(path: Path) -> bool:
@@ -94,9 +121,12 @@ def read_any_table(path: Path, *, texts: Collection[str] = ()) -> pd.DataFrame:
         raise DataError(f"{path}: no such file. Correct the path.", code="META001")
     if path.suffix == ".parquet":
         try:
+            check_parquet(path)
             return read_table(path)
-        except DamagedError as error:
-            raise DataError(f"{path}: not a readable Parquet table ({error.__cause__}).", code="META001") from None
+        except (DamagedError, pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"{path}: not a readable Parquet table ({error.__cause__ or error}).", code="META001"
+            ) from None
     table = read_texts(path)
     # Plate 00123 keeps its zeros. Another column is numeric if it has numbers, and nothing else but empty cells.
     others = [name for name in table.columns if not name.startswith(METADATA_PREFIXES) and name not in texts]

@@ -3,10 +3,7 @@
 import logging
 import math
 import re
-import struct
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -18,7 +15,7 @@ from scipy import ndimage
 from cytoclr.data.planes import MAX_PIXELS
 from cytoclr.data.readers.images import compile_template, find_files
 from cytoclr.data.screen import name_well
-from cytoclr.data.tiff import BROKEN, find_missing_pieces
+from cytoclr.data.tiff import BROKEN, find_missing_pieces, refuse_entities
 from cytoclr.errors import DataError, list_some
 from cytoclr.tables import MASK_PATH, SITE
 
@@ -163,6 +160,7 @@ def read_mask(path: Path) -> Int[np.ndarray, "row column"]:
 
 def _read_tiff(path: Path) -> Shaped[np.ndarray, "..."]:
     with tifffile.TiffFile(path, _multifile=False) as tiff:
+        refuse_entities(tiff.pages.first.description, str(path))
         series = tiff.series[0]
         _check_size(series.shape)
         for page in series.pages:

@@ -119,7 +119,7 @@ def read_profiles(
     frame = _read_rows(path, told)
     found = find_columns(frame, WELL_FIELDS, told=told, needed=("plate", "well"), path=path)
     if frame.empty:
-        raise DataError(f"{path}: the table has no rows. Expected one a well, a site or a cell.")
+        raise DataError(f"{path}: the table has no rows. Expected one a well, a site or a cell.", code="META001")
     names = {field.column: theirs for field, theirs in found.items()}
     ours, others = _read_metadata(frame, found, path)
     ours = _leave_out_copies(frame, ours, names, path)
@@ -180,7 +180,7 @@ def read_wells(
     needed = ("plate", "well", "compound", *(("concentration",) if needs_doses else ()))
     found = find_columns(frame, WELL_FIELDS, told=told, needed=needed, path=path)
     if frame.empty:
-        raise DataError(f"{path}: the plate map has no rows. Expected one a well.")
+        raise DataError(f"{path}: the plate map has no rows. Expected one a well.", code="META001")
     rows = read_columns(frame, found)
     if "Metadata_Concentration" not in rows:
         logger.warning(

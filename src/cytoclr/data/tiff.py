@@ -18,7 +18,7 @@ from cytoclr.data.planes import DTYPES, MAX_PIXELS, Planes
 from cytoclr.data.remote import is_url, read_bytes
 from cytoclr.errors import DataError
 
-__all__ = ["BROKEN", "find_missing_pieces", "open_tiff", "read_tiff_channel_names"]
+__all__ = ["BROKEN", "find_missing_pieces", "open_tiff", "read_tiff_channel_names", "refuse_entities"]
 
 #: What tifffile and the decoders raise when bytes are not what they should be.
 BROKEN = (
@@ -143,7 +143,7 @@ def _has_planes_in_one_page(page: tifffile.TiffPage) -> bool:
 
 
 def _read_series(tiff: tifffile.TiffFile, place: str) -> tifffile.TiffPageSeries:
-    _refuse_entities(tiff.pages.first.description, place)
+    refuse_entities(tiff.pages.first.description, place)
     series = tiff.series[0]
     if series.keyframe is not tiff.pages[0] and series.keyframe.index != 0:
         raise DataError(f"{place}: its first series does not begin with its first page.", code="IMG004")
@@ -187,7 +187,7 @@ def find_missing_pieces(page: tifffile.TiffPage | tifffile.TiffFrame, size: int)
     tifffile leaves what a piece (a strip, a tile) that is not there should fill as it was: black, or any bytes.
     """
     offsets, counts, keyframe = page.dataoffsets, page.databytecounts, page.keyframe
-    if len(offsets) != len(counts):
+    if keyframe is None or len(offsets) != len(counts):
         return "its header counts its pieces in two ways"
     needed = max(map(sum, zip(offsets, counts, strict=True)), default=0)
     if needed > size:
@@ -195,7 +195,9 @@ def find_missing_pieces(page: tifffile.TiffPage | tifffile.TiffFrame, size: int)
     if not all(counts) or not all(offsets):
         return "some of its pieces were never written"
     if keyframe.is_contiguous:
-        return "" if sum(counts) >= keyframe.nbytes else f"{sum(counts):,} bytes of pixels, expected {keyframe.nbytes:,}"
+        return (
+            "" if sum(counts) >= keyframe.nbytes else f"{sum(counts):,} bytes of pixels, expected {keyframe.nbytes:,}"
+        )
     expected = math.prod(keyframe.chunked)
     return "" if len(offsets) >= expected else f"{len(offsets):,} of its {expected:,} pieces are there"
 
@@ -240,16 +242,16 @@ def read_tiff_channel_names(place: str) -> list[str] | None:
     return [name or f"channel_{number}" for number, name in enumerate(names)] if any(names) else None
 
 
-def _refuse_entities(text: str, place: str) -> None:
+def refuse_entities(text: str, place: str) -> None:
     """Refuse XML that declares entities or names other files: no microscope writes such."""
-    if text.lstrip()[:1] == "<" and re.search(r"<!(DOCTYPE|ENTITY)", text, re.IGNORECASE):
+    if re.search(r"<!(DOCTYPE|ENTITY)", text, re.IGNORECASE):  # wherever: XML may begin with a mark of its bytes' order
         raise DataError(
             f"{place}: its XML has a DOCTYPE, which no microscope writes. Expected plain OME-XML.", code="IMG002"
         )
 
 
 def _parse_xml(text: str, place: str) -> ElementTree.Element | None:
-    _refuse_entities(text, place)
+    refuse_entities(text, place)
     try:
         return ElementTree.fromstring(text)  # noqa: S314 - no entities, as was just checked
     except ElementTree.ParseError:

@@ -26,6 +26,9 @@ from cytoclr.tables import (
 
 __all__ = ["aggregate_cells", "aggregate_rows", "aggregate_wells", "select_finite"]
 
+#: Nothing that is measured is larger; programs write such numbers for "none", and their squares are infinite.
+_LARGEST_FEATURE = 1e100
+
 
 def aggregate_cells(
     embeddings: pd.DataFrame, level: Literal["site", "well"], *, statistic: Statistic = "mean"
@@ -164,11 +167,11 @@ def select_finite(frame: pd.DataFrame, source: str, *, max_gaps: float = 0.05) -
     Parameters
     ----------
     frame
-        A table with features, some perhaps empty or infinite.
+        A table with features, some perhaps empty, infinite or beyond 1e100: these are its gaps.
     source
         What the table is, for the message.
     max_gaps
-        A feature that is empty or infinite in more than this share of the rows is left out in any case.
+        A feature with gaps in more than this share of the rows is left out in any case.
 
     Returns
     -------
@@ -180,7 +183,7 @@ def select_finite(frame: pd.DataFrame, source: str, *, max_gaps: float = 0.05) -
         Nothing is left.
     """
     names = feature_columns(frame)
-    gaps = {name: ~np.isfinite(frame[name].to_numpy(dtype=np.float64)) for name in names}
+    gaps = {name: ~(np.abs(frame[name].to_numpy(dtype=np.float64)) <= _LARGEST_FEATURE) for name in names}
     # a row that is mostly gaps (a well without cells) says nothing of the features
     num_gaps = np.sum(list(gaps.values()), axis=0, dtype=np.int64)
     hollow = num_gaps > len(names) / 2
@@ -202,8 +205,9 @@ def select_finite(frame: pd.DataFrame, source: str, *, max_gaps: float = 0.05) -
     report = {"features_left_out": bad_features, "rows_left_out": int(bad_rows.sum()), "rows_left_out_of": places}
     if not kept or bad_rows.all():
         raise DataError(
-            f"{source}: after leaving out features and rows with gaps (empty or infinite values) nothing is left of "
-            f"{len(frame):,} rows and {len(names)} features. Expected numbers; look at how the table was made."
+            f"{source}: after leaving out features and rows with gaps (values that are empty, infinite or beyond "
+            f"{_LARGEST_FEATURE:g}) nothing is left of {len(frame):,} rows and {len(names)} features. Expected "
+            "numbers; look at how the table was made."
         )
     return frame.loc[~bad_rows].drop(columns=bad_features).reset_index(drop=True), report
 
