@@ -122,7 +122,14 @@ class StageFolder:
 
     def forget(self, stage: str) -> None:
         """Forget that a stage was finished, so that it is done again; its files stay until then."""
-        self.manifest_path(stage).unlink(missing_ok=True)
+        path, place = self.manifest_path(stage), self.folder / "unfinished" / f"{stage}-forgotten"
+        try:
+            Manifest.read(path)
+        except (DamagedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+        place.mkdir(parents=True, exist_ok=True)
+        path.replace(place / "before.json")  # which tells what to remove
 
     def _publish(self, stage: str, place: Path) -> None:
         """Move the files of a finished stage into place; may be cut short and called again."""
