@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from cytoclr.storage import (
 )
 
 
+@pytest.mark.promise("The machine", "A write that fails leaves the old file, and nothing else")
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "scores.json"
     write_text(path, "old")
@@ -46,6 +48,7 @@ def test_json_refuses_what_is_not_json(tmp_path: Path) -> None:
         read_json(tmp_path / "b.json")
 
 
+@pytest.mark.promise("Stored bytes", "A flipped bit in a table is found as it is read")
 def test_a_flipped_byte_in_a_table_is_found(tmp_path: Path) -> None:
     path = tmp_path / "wells.parquet"
     frame = pd.DataFrame({"Cells_A": range(5000), "Metadata_Well": ["B02"] * 5000})
@@ -88,6 +91,7 @@ def test_a_folder_is_replaced_whole_and_recovered_when_cut_short(tmp_path: Path)
     assert (place / "which").read_text() == "new"
 
 
+@pytest.mark.promise("The machine", "A second writer of a run is told who holds it")
 def test_a_second_writer_is_told_who_holds_the_run(tmp_path: Path) -> None:
     script = "import sys, pathlib, cytoclr.storage as s\nwith s.hold_run(pathlib.Path(sys.argv[1])): pass"
     with hold_run(tmp_path / "run"):
@@ -95,3 +99,33 @@ def test_a_second_writer_is_told_who_holds_the_run(tmp_path: Path) -> None:
     assert "in use by process" in second.stderr
     with hold_run(tmp_path / "run"):  # and it is free again
         pass
+
+
+@pytest.mark.promise("The machine", "A lock that a dead process left, before a reboot or after, holds nobody up")
+def test_a_stale_lock_holds_nobody_up(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, pathlib, cytoclr.storage as s\n"
+        "with s.hold_run(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "run")], check=False)
+    assert (tmp_path / "run" / ".lock-holder").read_text().startswith("process ")
+    with hold_run(tmp_path / "run"):
+        assert f"process {os.getpid()} on" in (tmp_path / "run" / ".lock-holder").read_text()
+
+
+@pytest.mark.promise(
+    "The machine", "A disk that is full is said with the bytes that are needed and those that are free"
+)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_said_with_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+
+    def open_full(self: Path, *arguments: str) -> object:
+        return opened(Path("/dev/full") if self.name.endswith(".tmp") else self, *arguments)
+
+    write_text(tmp_path / "scores.json", "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", open_full)
+        with pytest.raises(MachineError, match=r"scores\.json: could not be written \(No space left.*free some"):
+            write_text(tmp_path / "scores.json", "new")
+    assert (tmp_path / "scores.json").read_text() == "old"

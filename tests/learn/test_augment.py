@@ -85,6 +85,7 @@ def test_a_pair_is_views_0_and_1(backend: Literal["numba", "torch"]) -> None:
         torch.testing.assert_close(pair[view], augmenter.draw(minibatch, epoch=2, view=view), rtol=0, atol=0)
 
 
+@pytest.mark.promise("Numbers", "The number of threads changes no view of a cell")
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     crops = draw_crops(50, 2)
     views = []

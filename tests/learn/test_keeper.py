@@ -102,6 +102,7 @@ def make_twins(folder: Path, cells: pd.DataFrame) -> CropStore:
     return CropStore(folder)
 
 
+@pytest.mark.promise("Numbers", "An encoder that tells no cells apart is said, and written down")
 def test_a_collapse_is_warned_of_once_and_written_down(
     make_screen: MakeScreen, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -118,6 +119,7 @@ def test_a_collapse_is_warned_of_once_and_written_down(
     assert "(epoch 4). Lower train.learning_rate (now 1e-05)" in warnings[0]
 
 
+@pytest.mark.promise("Numbers", "A validation loss that is not finite stops training")
 def test_a_validation_loss_that_is_not_finite_stops_the_training(
     make_screen: MakeScreen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def test_another_pixel_size_is_said(make_screen: MakeScreen, tmp_path: Path, cap
     assert "trained on pixels of 0.65 µm, the crops have 0.325 µm" in caplog.text
 
 
+@pytest.mark.promise("Numbers", "The size of the minibatch changes no embedding")
 def test_the_size_of_the_minibatch_changes_nothing(make_screen: MakeScreen, tmp_path: Path) -> None:
     crops, cells = make_screen()
     encoder = build_untrained_encoder(SETTINGS.model_copy(update={"view_size_px": 32}), 2, seed=0)
@@ -142,6 +143,7 @@ class Bomb:
         return (exec, ("raise AssertionError('code in a checkpoint was run')",))
 
 
+@pytest.mark.promise("Nobody let in", "Code in a checkpoint is never run")
 def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
     path = tmp_path / "evil.ckpt"
     torch.save({"cytoclr": {"model": Bomb()}, "state_dict": {}}, path)

@@ -206,6 +206,7 @@ def test_another_run_s_checkpoint_is_refused(make_screen: MakeScreen, tmp_path: 
         train(crops, cells, SMALL.model_copy(update={"learning_rate": 1e-3}), folder=tmp_path, seed=1, device="cpu")
 
 
+@pytest.mark.promise("Numbers", "A loss that is not finite stops training, and the last whole epoch stays")
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_epoch(make_screen: MakeScreen, tmp_path: Path) -> None:
     crops, cells = make_screen()
     settings = SMALL.model_copy(update={"similarity": "dot", "optimizer": "sgd", "learning_rate": 1e6})
@@ -215,6 +216,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_epoch(make_scre
         train(crops, cells, settings, folder=tmp_path, device="cpu")
 
 
+@pytest.mark.promise("Numbers", "A gradient that is not finite stops training before the step is made")
 def test_gradients_that_are_not_finite_stop(
     make_screen: MakeScreen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -355,6 +357,7 @@ def test_other_settings_train_too(make_screen: MakeScreen, tmp_path: Path, updat
     assert ("treatments" in json.loads((tmp_path / "model.json").read_text())["labels_seen"]) == ("sampler" in update)
 
 
+@pytest.mark.promise("Numbers", "Processes that read crops change nothing in what is learnt")
 def test_loader_processes_change_nothing(make_screen: MakeScreen, tmp_path: Path) -> None:
     crops, cells = make_screen()
     settings = SMALL.model_copy(update={"epochs": 1, "augment": AugmentSettings(noise=0.2)})

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from toys import SMALL_SCREEN
 
 CRASH = Path(__file__).with_name("crash.py")
 
@@ -46,3 +47,32 @@ def test_deaths_and_faults_lose_nothing() -> None:
     told = try_out("--kills", "0", "--deaths", "8", "--faults", "8")
     assert told["lost"] == []
     assert (told["deaths"], told["faults"]) == (8, 8)
+
+
+def may_mount(folder: Path) -> bool:
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(folder)], capture_output=True, check=False)
+    return mounted.returncode == 0 and subprocess.run(["umount", str(folder)], check=False).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.promise(
+    "The machine", "A disk that is full or read only: exit code 4, nothing half written; made larger, the run goes on"
+)
+def test_small_disks_lose_nothing(tmp_path: Path) -> None:
+    if not may_mount(tmp_path):
+        pytest.skip("mounting a small disk is not allowed here")
+    told = try_out("--kills", "0", "--deaths", "0", "--faults", "0", "--full", "3")
+    assert told["lost"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.promise("The machine", "Without a HOME a run goes through")
+def test_without_a_home(tmp_path: Path) -> None:
+    config, out = tmp_path / "small.yaml", tmp_path / "run"
+    config.write_text(json.dumps({"screen": SMALL_SCREEN, "train": {"epochs": 1}}))
+    run = [sys.executable, "-m", "cytoclr", "profile", str(config), "--out", str(out)]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(run, capture_output=True, text=True, check=False, env=environment, cwd="/")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (out / "profiles" / "treatment.parquet").is_file()
+    assert not Path("/nonexistent").exists()

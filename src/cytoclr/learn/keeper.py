@@ -257,19 +257,19 @@ class Keeper(pl.Callback):
     def _save(self, trainer: Any, *copies: str) -> None:
         """Write last.ckpt, and before it its copies where an epoch is the best or due to be kept."""
         folder = self.plan.folder / "checkpoints"
-        written = folder / ".written.tmp"  # a process that is killed leaves it to be swept
+        written = folder / ".written.tmp"  # if this process is killed, the next sweeps it
         try:
             trainer.save_checkpoint(written)
+            for name in (*copies, "last.ckpt") if trainer.is_global_zero else ():
+                with written.open("rb") as source, open_atomic(folder / name) as copy_of_it:
+                    shutil.copyfileobj(source, copy_of_it)
         except OSError as error:
             raise MachineError(
                 f"{folder}: no checkpoint could be written ({error}). Free space, and run again."
             ) from error
-        if not trainer.is_global_zero:
-            return
-        for name in (*copies, "last.ckpt"):
-            with written.open("rb") as source, open_atomic(folder / name) as copy_of_it:
-                shutil.copyfileobj(source, copy_of_it)
-        written.unlink()
+        finally:
+            if trainer.is_global_zero:
+                written.unlink(missing_ok=True)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Close the logs."""
