@@ -68,6 +68,7 @@ def test_a_lost_worker_costs_its_task_not_the_run(tmp_path: Path) -> None:
     assert results == ["survived"]
 
 
+@pytest.mark.promise("The machine", "A site that kills its workers (memory) is given up and named")
 def test_a_task_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
     settings = ClusterSettings(where="processes", workers=1, memory_gb=1.0)
     with open_cluster(settings) as cluster, pytest.raises(MachineError, match=r"died several times on the same sites"):

@@ -71,8 +71,7 @@ def test_without_a_home(tmp_path: Path) -> None:
     config, out = tmp_path / "small.yaml", tmp_path / "run"
     config.write_text(json.dumps({"screen": SMALL_SCREEN, "train": {"epochs": 1}}))
     run = [sys.executable, "-m", "cytoclr", "profile", str(config), "--out", str(out)]
-    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
+    environment = {"PATH": os.environ["PATH"], "HOME": "/dev/null/home", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(run, capture_output=True, text=True, check=False, env=environment, cwd="/")
     assert done.returncode == 0, done.stderr[-3000:]
     assert (out / "profiles" / "treatment.parquet").is_file()
-    assert not Path("/nonexistent").exists()
