@@ -60,6 +60,10 @@ _FIXED: dict[str, Value] = {
 }
 
 
+#: More than any microscope takes; each gets a name.
+_MAX_CHANNELS = 64
+
+
 def is_seed_config(value: Value) -> bool:
     """Tell whether plain values have the 2020 layout: its top-level keys, none of our sections."""
     keys = set(value) if isinstance(value, dict) else set()
@@ -194,14 +198,16 @@ def _read_shape(value: Value, place: str) -> tuple[int, int, int]:
     height, width, channels = (_read_integer(number, place) for number in numbers)
     if height != width:
         raise SettingsError(f"{place}: expected a square, found {height} x {width}.")
+    if not 0 < channels <= _MAX_CHANNELS:
+        raise SettingsError(f"{place}: expected 1 to {_MAX_CHANNELS} channels, found {channels:,}.")
     return height, width, channels
 
 
 def _read_sampler(value: Value, place: str) -> str:
     words = {"random": "random", "weighted": "balanced"}
-    if value not in words:
+    if str(value) not in words:
         raise SettingsError(f"{place}: expected random or weighted, found {value!r}.")
-    return words[value]
+    return words[str(value)]
 
 
 def _read_backbone(value: Value, place: str) -> str:

@@ -14,7 +14,7 @@ import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 import filelock
@@ -111,7 +111,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_bytes())
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path}: expected JSON ({error}). Delete it and run the stage again.") from error
 
 
@@ -137,7 +137,14 @@ def read_table(path: Path) -> pd.DataFrame:
         return frame
     except FileNotFoundError:
         raise
-    except (pa.ArrowException, OSError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:  # pandas' notes too
         raise DamagedError(f"{path}: damaged ({error}). Delete it and run the stage again.") from error
 
 
@@ -261,8 +268,12 @@ class Manifest:
             if value.pop("sha256", None) not in {None, hash_json(value)}:
                 raise DamagedError(f"{path}: other bytes than were written. Delete it and run the stage again.")
             files = {name: FileRecord(**record) for name, record in value["files"].items()}
+            for name in files:
+                # entries are removed by their names when a stage is done anew
+                if not name or PurePath(name).is_absolute() or {"..", "."} & set(name.split("/")):
+                    raise DamagedError(f"{path}: the name {name!r} leaves the run folder. Delete the file.")
             return Manifest(value["stage"], value["key"], files, value["report"])
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedError(f"{path}: not a manifest ({error}). Delete it and run the stage again.") from error
 
     def find_damage(

@@ -56,7 +56,7 @@ def check_settings(
         value = _change(value, key.split("."), replacement)
         places[tuple(key.split("."))] = f"--set {key}"
     if isinstance(value, dict):
-        if value.get("preset", "laptop") not in PRESETS:
+        if str(value.get("preset", "laptop")) not in PRESETS:
             place = places.get(("preset",), source)
             raise SettingsError(f"{place}: preset: expected one of {', '.join(PRESETS)}; found {value['preset']!r}.")
         value = apply_preset(value)
@@ -103,6 +103,8 @@ def parse_text(text: str, *, source: str) -> tuple[Any, dict[tuple[str, ...], in
                 raise SettingsError(f"{source}:{line}: the alias *{token.value}. Write the value out.")
         root = yaml.compose(text, Loader=_CoreLoader)
         return ({} if root is None else _build(root, (), lines, source)), lines
+    except RecursionError:
+        raise SettingsError(f"{source}: nested too deeply. Expected sections, keys and values.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{source}:{mark.line + 1}" if mark else source
@@ -144,8 +146,10 @@ def _build(node: yaml.Node, key: tuple[str, ...], lines: dict[tuple[str, ...], i
     if isinstance(node, yaml.MappingNode) and kind == "map":
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            name = str(key_node.value)
             line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise SettingsError(f"{source}:{line}: a key that is no word. Expected the name of a setting.")
+            name = str(key_node.value)
             if name in result:
                 first = lines[(*key, name)]
                 raise SettingsError(f"{source}:{line}: {name} stands twice, first in line {first}. Keep one.")
@@ -155,7 +159,10 @@ def _build(node: yaml.Node, key: tuple[str, ...], lines: dict[tuple[str, ...], i
     if isinstance(node, yaml.SequenceNode) and kind == "seq":
         return [_build(item, (*key, str(i)), lines, source) for i, item in enumerate(node.value)]
     if isinstance(node, yaml.ScalarNode) and kind in _SCALARS:
-        return _SCALARS[kind](node.value)
+        try:
+            return _SCALARS[kind](node.value)
+        except ValueError:  # Python reads no whole number of more than 4,300 digits
+            raise SettingsError(f"{place}: a number of {len(node.value):,} digits. Expected a shorter one.") from None
     raise SettingsError(f"{place}: the YAML tag {node.tag}. Expected plain values without tags.")
 
 

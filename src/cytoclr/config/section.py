@@ -24,7 +24,10 @@ __all__ = [
 @no_type_check  # ValidationInfo cannot be checked at run time, as the tests do
 def _resolve(path: Path, info: ValidationInfo) -> Path:
     folder = (info.context or {}).get("folder", Path())
-    return Path(folder / path.expanduser()).resolve()
+    try:
+        return Path(folder / path.expanduser()).resolve()
+    except RuntimeError as error:  # no such user, or links in a circle
+        raise PydanticCustomError("path", "not a path that leads somewhere ({why})", {"why": str(error)}) from None
 
 
 @no_type_check

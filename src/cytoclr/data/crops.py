@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt
 
+from cytoclr.data.planes import DTYPES
 from cytoclr.errors import DamagedError, DataError
 from cytoclr.storage import hash_json, open_atomic, read_json, write_json
 
 __all__ = [
+    "MAX_SIZE_PX",
     "CropStore",
     "Shard",
     "ShardWriter",
@@ -33,6 +35,8 @@ __all__ = [
 ]
 
 FORMAT = 1
+#: Height and width of a crop, at most: no cell is larger, and a description may ask for any memory.
+MAX_SIZE_PX = 4096
 #: Files that a store keeps open.
 MAX_OPEN = 600
 #: A store no larger than this, and of no more shards, is mapped: nothing is faster, and it all fits.
@@ -74,21 +78,27 @@ class CropStore:
         Raises
         ------
         DamagedError
-            The manifest is missing or unreadable, or a shard is missing or has another shape.
+            The manifest is missing or unreadable or names files elsewhere, or a shard is missing or has another shape.
         """
         manifest = folder / "manifest.json"
         if not manifest.is_file():
             raise DamagedError(f"{manifest}: missing. Run the crop stage again.")
         about = read_json(manifest)
         self.folder = folder
-        self.channels: tuple[str, ...] = tuple(about["channels"])
-        self.size_px: int = about["size_px"]
-        self.pixel_size_um: float | None = about["pixel_size_um"]
-        self.intensity: dict[str, Any] = about["intensity"]
-        self.dtype = np.dtype(about["dtype"])
-        self.shards = tuple(Shard.parse(values) for values in about["shards"])
-        self.stains: dict[str, str] = about.get("stains", {})
-        self.bit_depth: int | None = about.get("bit_depth")
+        try:
+            self.channels: tuple[str, ...] = tuple(about["channels"])
+            self.size_px: int = about["size_px"]
+            self.pixel_size_um: float | None = about["pixel_size_um"]
+            self.intensity: dict[str, Any] = about["intensity"]
+            self.dtype = np.dtype(about["dtype"])
+            self.shards = tuple(Shard.parse(values) for values in about["shards"])
+            self.stains: dict[str, str] = about.get("stains", {})
+            self.bit_depth: int | None = about.get("bit_depth")
+            self._check(about["format"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DamagedError(
+                f"{manifest}: not that of a store of crops ({error}). Run the crop stage again."
+            ) from error
         self._ends = np.cumsum([shard.num_cells for shard in self.shards])
         for number, shard in enumerate(self.shards):
             self._open_crops(number)
@@ -101,6 +111,17 @@ class CropStore:
         self._low = np.array([shard.low for shard in self.shards], dtype=np.float32)
         self._high = np.array([shard.high for shard in self.shards], dtype=np.float32)
         self._has_ranges = np.array([shard.ranges is not None for shard in self.shards], dtype=bool)
+
+    def _check(self, version: int) -> None:
+        """Refuse what no store of ours says of itself: above all files elsewhere, whose bytes would pass for crops."""
+        if version != FORMAT or self.dtype not in DTYPES or not 0 < self.size_px <= MAX_SIZE_PX:
+            raise ValueError(f"format {version}, {self.dtype}, {self.size_px} px")
+        for shard in self.shards:
+            for name in (shard.file, shard.ranges or "ranges"):
+                if Path(name).name != name or "\\" in name:
+                    raise ValueError(f"the file {name!r} is not in the folder")
+            if shard.num_cells < 0 or {len(shard.low), len(shard.high)} != {len(self.channels)}:
+                raise ValueError(f"{shard.file}: {shard.num_cells} cells, ranges of {len(shard.low)} channels")
 
     def __reduce__(self) -> tuple[type["CropStore"], tuple[Path]]:
         """Reach another process as the folder's name, not as every crop in it."""
@@ -272,7 +293,8 @@ def plate_stem(plate: str) -> str:
     'Week1_22123'
     """
     safe = re.sub(r"[^A-Za-z0-9_-]+", "_", plate)[:80]
-    return safe if safe == plate else f"plate_{safe}-{hash_json(plate)[:8]}"
+    is_plain = safe == plate and safe and not re.fullmatch(r"plate_.*-[0-9a-f]{8}", safe)  # as those with a hash
+    return safe if is_plain else f"plate_{safe}-{hash_json(plate)[:8]}"
 
 
 class ShardWriter:

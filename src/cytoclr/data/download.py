@@ -25,6 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from cytoclr.data.remote import PASSING_STATUS, RETRY_WAITS_S, as_http
+from cytoclr.data.roots import leaves
 from cytoclr.errors import DamagedError, DataError, MachineError
 from cytoclr.storage import open_atomic, read_json, sync_folder, write_json
 
@@ -42,6 +43,8 @@ SPARE_BYTES = 2**28
 MAX_UNPACKED_BYTES = 2**38
 #: Images shrink to a third, drawings to a hundredth; beyond that an archive is made to fill the disk. Small ones may.
 MAX_RATIO, RATIO_FREE_BYTES = 200, 2**26
+#: A plate has thousands of images.
+MAX_MEMBERS = 2**18
 _CHUNK = 2**20
 #: Below this a part is not worth its note.
 _SMALL = 2**20
@@ -206,6 +209,8 @@ def _write_stream(
         position = file.seek(start)
         tell(position)
         while chunk := response.read(_CHUNK):
+            if version.size is None:  # nobody has said how much will come: it must not fill the disk
+                check_space(path.parent, len(chunk), f"what comes after {position:,} bytes of {path.name}")
             if version.size is not None and position + len(chunk) > version.size:
                 _forget(part)
                 raise _Cut(f"the server sent more than the {version.size:,} bytes it promised")
@@ -287,7 +292,26 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _open(address: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> Any:
     request = urllib.request.Request(address, method=method, headers=dict(headers or {}))  # noqa: S310 - http(s) only
-    return urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310
+    return _OPENER.open(request, timeout=TIMEOUT_S)
+
+
+def _make_opener() -> urllib.request.OpenerDirector:
+    """Make what asks servers of the web and nothing else: wherever a server sends us, to no file and no FTP."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.UnknownHandler(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+_OPENER = _make_opener()
 
 
 def _check_address(place: str) -> str:
@@ -352,8 +376,9 @@ def unpack(
     Raises
     ------
     DataError
-        The archive is none or damaged; or it has a path that leaves the folder, a link, an encrypted file, a file
-        twice, or far more bytes than its size allows. Nothing is written then, unless the damage shows on the way.
+        The archive is none or damaged; or it has a path that leaves the folder, a link or a device, an encrypted file,
+        a file twice, files that share their bytes, far more files than a plate has, or far more bytes than its size
+        allows. Nothing is written then, unless the damage shows on the way.
     MachineError
         The disk cannot hold it.
     """
@@ -387,21 +412,29 @@ def _extract(opened: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> No
 def _check_members(opened: zipfile.ZipFile, archive: Path, folder: Path, top: str) -> dict[str, zipfile.ZipInfo]:
     """Name the path of each file of an archive; refuse one that could do harm before anything is written."""
     members: dict[str, zipfile.ZipInfo] = {}
+    if len(opened.infolist()) > MAX_MEMBERS:
+        raise DataError(
+            f"{archive}: {len(opened.infolist()):,} files. Expected at most {MAX_MEMBERS:,}; nothing was unpacked.",
+            code="IMG002",
+        )
+    _refuse_overlaps(opened, archive)
     for member in opened.infolist():
         parts = PurePosixPath(member.filename.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or re.match(r"[A-Za-z]:", member.filename):
+        if leaves(member.orig_filename):
             raise DataError(
                 f"{archive}: the path {member.filename!r} leaves {folder}. Expected paths below it; nothing was "
                 "unpacked.",
                 code="NAME006",
             )
-        if stat.S_ISLNK(member.external_attr >> 16):
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            what = "a link" if kind == stat.S_IFLNK else "a device"
             raise DataError(
-                f"{archive}: {member.filename!r} is a link. Expected files; nothing was unpacked.", code="NAME006"
+                f"{archive}: {member.filename!r} is {what}. Expected files; nothing was unpacked.", code="NAME006"
             )
         if member.flag_bits & 1:
             raise DataError(f"{archive}: {member.filename!r} is encrypted. Expected open files.", code="IMG002")
-        if member.is_dir() or set(parts.parts) & set(_SYSTEM_NAMES):
+        if member.is_dir() or not parts.parts or set(parts.parts) & set(_SYSTEM_NAMES):
             continue
         path = str(parts if len(parts.parts) > 1 or not top else PurePosixPath(top) / parts)
         if path in members:
@@ -416,3 +449,17 @@ def _check_members(opened: zipfile.ZipFile, archive: Path, folder: Path, top: st
             code="IMG002",
         )
     return members
+
+
+def _refuse_overlaps(opened: zipfile.ZipFile, archive: Path) -> None:
+    """Refuse files that share their bytes, by which an archive of no size unpacks to any (Fifield 2019)."""
+    end = 0
+    for member in sorted(opened.infolist(), key=lambda member: member.header_offset):
+        if member.header_offset < end:
+            raise DataError(
+                f"{archive}: {member.filename!r} shares its bytes with another. Expected each file its own; nothing "
+                "was unpacked.",
+                code="IMG002",
+            )
+        # the head of a file has 30 bytes and its name, a byte a letter at least
+        end = member.header_offset + 30 + len(member.orig_filename) + member.compress_size

@@ -18,7 +18,8 @@ from cytoclr.data.download import ask_size, check_space, download, unpack
 from cytoclr.data.locations import read_locations
 from cytoclr.data.readers.bbbc021 import read_image_table
 from cytoclr.data.readers.loaddata import list_sources
-from cytoclr.data.remote import as_s3, is_url, list_folder, list_tree
+from cytoclr.data.remote import as_s3, has_open_scheme, is_url, list_folder, list_tree
+from cytoclr.data.roots import leaves
 from cytoclr.errors import DamagedError, DataError, list_some
 from cytoclr.progress import Progress, Silent
 from cytoclr.storage import hold_run, read_json, write_json, write_table
@@ -100,7 +101,19 @@ class _Tally:
             self.num_bytes += size
 
     def fetch_all(self, wanted: Mapping[str, tuple[str, int | None]], what: str) -> None:
-        """Fetch files: by their names in the folder, place and size. Those that are there with their size are kept."""
+        """Fetch files: by their names in the folder, place and size. Those that are there with their size are kept.
+
+        Raises
+        ------
+        DataError
+            NAME006: a name would leave the folder.
+        """
+        outside = [name for name in wanted if leaves(name)]
+        if outside:
+            raise DataError(
+                f"{what}: the server has a file {outside[0]!r}, which would leave {self.folder}. Nothing was fetched.",
+                code="NAME006",
+            )
         missing = {
             name: (place, size)
             for name, (place, size) in wanted.items()
@@ -345,7 +358,7 @@ def _fetch_bbbc021_from_gallery(tally: _Tally, rows: pd.DataFrame, gallery_url: 
     found = _match_ends(paths, listed)
     wanted: dict[str, tuple[str, int | None]] = {}
     for path in paths:
-        if path in found and ".." not in PurePosixPath(path).parts:
+        if path in found and not leaves(path):
             wanted[f"images/{path}"] = (f"{root}/{_INSTITUTION}/images/{found[path]}", listed[found[path]])
         else:
             tally.left_out[path] = "in the image table, but not in the gallery"
@@ -423,7 +436,7 @@ def _fetch_load_data(
             target = "" if found is None else found[0].removeprefix(f"{root}/")
             if found is None:
                 tally.left_out[place] = f"in {name}, but not in the gallery"
-            elif is_url(target) or ".." in PurePosixPath(target).parts:
+            elif leaves(target):
                 tally.left_out[place] = f"in {name}, but of another project"
             elif owners.setdefault(target, place) != place and not is_url(place):
                 tally.left_out[place] = f"in {name}, but {target} is already the image {owners[target]}"
@@ -456,6 +469,8 @@ class _Listings:
     def find(self, place: str) -> tuple[str, int] | None:
         """Find the address and size of a file that a table names; None where it is not there."""
         if is_url(place) and not place.startswith("file:"):
+            if not has_open_scheme(place):
+                return None
             folder, _, name = as_s3(place).rpartition("/")
             if folder not in self._folders:
                 self._folders[folder] = list_tree(folder)

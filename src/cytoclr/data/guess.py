@@ -401,10 +401,10 @@ def _is_plate(path: Path) -> bool:
     for name in ("zarr.json", ".zattrs"):
         try:
             about = json.loads((path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            if "plate" in about or "plate" in about.get("attributes", {}).get("ome", {}):
+                return True
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             continue
-        if "plate" in about or "plate" in about.get("attributes", {}).get("ome", {}):
-            return True
     return False
 
 

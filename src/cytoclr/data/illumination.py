@@ -2,13 +2,17 @@
 
 import io
 import logging
+import math
 from collections.abc import Mapping
 
 import numpy as np
 import tifffile
 from jaxtyping import Float, Float32, Integer, UInt
 
+from cytoclr.data.arrays import UNREADABLE, read_npy
+from cytoclr.data.planes import MAX_PIXELS
 from cytoclr.data.remote import read_bytes
+from cytoclr.data.tiff import BROKEN, refuse_entities
 from cytoclr.errors import DataError
 
 __all__ = [
@@ -318,14 +322,12 @@ def _decode(path: str, content: bytes) -> np.ndarray:
     """Read an array by what the file's first bytes say it is."""
     try:
         if content.startswith(b"\x93NUMPY"):
-            array = np.load(io.BytesIO(content), allow_pickle=False)
+            array = read_npy(io.BytesIO(content), len(content))
         elif content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            array = np.asarray(tifffile.imread(io.BytesIO(content)))
-            if array.size == 0:
-                raise ValueError("no pixels")
+            array = _read_tiff(content, path)
         else:
             raise ValueError("neither .npy nor TIFF")
-    except (tifffile.TiffFileError, ValueError, TypeError, OSError, RuntimeError, IndexError, EOFError) as error:
+    except (*UNREADABLE, *BROKEN) as error:
         raise DataError(
             f"{path}: not a readable illumination function ({str(error).splitlines()[0] if str(error) else error!r}). "
             "Expected a NumPy array (.npy) or a TIFF of one plane.",
@@ -335,3 +337,13 @@ def _decode(path: str, content: bytes) -> np.ndarray:
         raise DataError(f"{path}: holds {array.dtype}. Expected an illumination function of numbers.", code="IMG012")
     decoded: np.ndarray = array
     return decoded
+
+
+def _read_tiff(content: bytes, path: str) -> np.ndarray:
+    # without _multifile=False the XML of one file could make us open others
+    with tifffile.TiffFile(io.BytesIO(content), _multifile=False) as tiff:
+        refuse_entities(tiff.pages.first.description, path)
+        shape = tiff.series[0].shape
+        if not 0 < math.prod(shape) <= MAX_PIXELS:
+            raise ValueError(f"it says it has {shape} pixels")
+        return np.asarray(tiff.asarray())

@@ -12,6 +12,7 @@ import tifffile
 from jaxtyping import Float, Int, Integer, Shaped
 from scipy import ndimage
 
+from cytoclr.data.arrays import read_npy
 from cytoclr.data.planes import MAX_PIXELS
 from cytoclr.data.readers.images import compile_template, find_files
 from cytoclr.data.screen import name_well
@@ -178,11 +179,10 @@ def _read_png(path: Path) -> Shaped[np.ndarray, "..."]:
 
 
 def _read_npy(path: Path) -> Shaped[np.ndarray, "..."]:
-    labels = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(labels, np.ndarray):
-        raise ValueError("an archive of arrays")
+    with path.open("rb") as file:
+        labels = read_npy(file, path.stat().st_size)
     _check_size(labels.shape)
-    return np.asarray(labels)
+    return labels
 
 
 def _check_size(shape: tuple[int, ...]) -> None:

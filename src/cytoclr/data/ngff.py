@@ -3,8 +3,9 @@
 import contextlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,19 @@ from jaxtyping import UInt
 
 from cytoclr.data.planes import DTYPES, MAX_PIXELS, Planes
 from cytoclr.data.remote import is_url, open_filesystem, read_bytes
+from cytoclr.data.roots import Root, leaves
 from cytoclr.errors import DataError
 
 __all__ = ["find_channel_labels", "is_zarr", "open_ome_zarr", "read_ome_metadata"]
 
 #: Where a group's attributes lie: Zarr 3 (OME-Zarr 0.5), Zarr 2 (0.4 and before).
 _METADATA_FILES = ("zarr.json", ".zattrs")
+#: Codecs of pixels: they compress or reorder bytes. There is one that unpickles what is stored, and so runs it.
+_CODECS = frozenset(
+    {"blosc", "bz2", "gzip", "lz4", "lzma", "zlib", "zstd", "packbits", "pcodec", "zfpy"}
+    | {"astype", "bitround", "bytes", "delta", "fixedscaleoffset", "quantize", "shuffle", "transpose"}
+    | {"adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3", "sharding_indexed"}
+)
 _MICROMETRES = {"angstrom": 1e-4, "nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "meter": 1e6}
 
 
@@ -79,7 +87,7 @@ def _parse(content: bytes, file: str) -> dict[str, Any]:
         attributes = json.loads(content)
         if file.endswith("zarr.json"):
             attributes = attributes.get("attributes", {}).get("ome", {})
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise DataError(f"{file}: not readable metadata ({error}). Copy the group again.", code="IMG002") from None
     if not isinstance(attributes, dict):
         raise DataError(f"{file}: not readable metadata (no JSON object). Copy the group again.", code="IMG002")
@@ -104,14 +112,16 @@ def open_ome_zarr(place: str) -> Iterator[Planes]:
     ------
     DataError
         There is no such group (IMG001), its metadata or pixels cannot be read (IMG002), it has several times or
-        z-planes, or its pixels are not of 8 or 16 bit without a sign (IMG004).
+        z-planes, or its pixels are not of 8 or 16 bit without a sign (IMG004), or links in it lead out (NAME006).
     """
     metadata = read_ome_metadata([place])[place]
     if metadata is None:
         raise DataError(f"{place}: no such OME-Zarr group.", code="IMG001")
     axes, level, size_um = _find_level(metadata, place)
     try:
+        _refuse_links(place)
         array = _open_array(f"{place.rstrip('/')}/{level}")
+        _check_stored(array, place)
         yield _describe(array, axes or list("tczyx"[-array.ndim :]), size_um, place)
     except FileNotFoundError:
         raise DataError(f"{place}: no array {level} in this group. Copy it again.", code="IMG001") from None
@@ -120,6 +130,43 @@ def open_ome_zarr(place: str) -> Iterator[Planes]:
         raise DataError(
             f"{place}: its pixels cannot be read ({detail}). Copy the group again.", code="IMG002"
         ) from None
+
+
+def _refuse_links(place: str) -> None:
+    """Refuse a group of the disk that links lead out of: its chunks could be any files of this machine."""
+    if is_url(place):
+        return
+    parts = PurePosixPath(place.replace("\\", "/"))
+    plate = next((path for path in reversed([parts, *parts.parents]) if path.suffix.lower() == ".zarr"), parts)
+    root = Root(str(plate))
+    for folder, folders, files in os.walk(place):
+        root.check_links(folder)
+        for name in [*folders, *files]:
+            root.check_links(folder, name)
+
+
+def _check_stored(array: Any, place: str) -> None:
+    """Refuse codecs that do more than compress, and chunks larger than any camera's field."""
+    names = list(_list_codecs(array.metadata.to_dict()))
+    unknown = [name for name in names if name.removeprefix("numcodecs.") not in _CODECS]
+    if unknown:
+        raise DataError(
+            f"{place}: stored by the codec {unknown[0]!r}. Expected one that compresses pixels, as zstd or blosc.",
+            code="IMG002",
+        )
+    stored = array.shards or array.chunks
+    if math.prod(stored) > MAX_PIXELS:
+        raise DataError(f"{place}: says its chunks are {stored}, more pixels than any camera takes.", code="IMG002")
+
+
+def _list_codecs(about: Mapping[str, Any]) -> Iterator[str]:
+    """Name the codecs of an array: of Zarr 2 (`compressor`, `filters`) and 3 (`codecs`, one inside another)."""
+    codecs = [about.get("compressor"), *(about.get("filters") or ()), *(about.get("codecs") or ())]
+    codecs += about.get("index_codecs") or ()
+    for codec in codecs:
+        if codec is not None:
+            yield str(codec.get("id", codec.get("name")))
+            yield from _list_codecs(codec.get("configuration") or {})
 
 
 def _open_array(place: str) -> Any:
@@ -142,7 +189,7 @@ def _find_level(metadata: Mapping[str, Any], place: str) -> tuple[list[str], str
         raise DataError(
             f"{place}: its metadata name no image (multiscales). Expected the group of a field.", code="IMG002"
         ) from None
-    if ".." in path.split("/") or path.startswith("/"):
+    if leaves(path):
         raise DataError(f"{place}: the path {path!r} leaves the group.", code="NAME006")
     return names, path, _find_pixel_size(axes, level, image)
 

@@ -18,6 +18,7 @@ __all__ = [
     "as_s3",
     "exists",
     "expand_pattern",
+    "has_open_scheme",
     "is_url",
     "list_folder",
     "list_tree",
@@ -45,6 +46,15 @@ def is_url(place: str) -> bool:
     (True, False)
     """
     return "://" in place
+
+
+def has_open_scheme(place: str) -> bool:
+    """Tell the web and buckets from what fsspec opens besides: files of this machine, archives, one inside another.
+
+    >>> has_open_scheme("s3://bucket/a.tif"), has_open_scheme("zip://a::file:///b.zip")
+    (True, False)
+    """
+    return place.startswith(("http://", "https://", "s3://")) and "::" not in place
 
 
 def as_s3(place: str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from cytoclr.errors import DataError, SettingsError, list_some
 from cytoclr.learn.encoder import build_backbone
 from cytoclr.learn.minibatch import Transform
-from cytoclr.learn.model import ModelDescription, list_versions, save_model
+from cytoclr.learn.model import ModelDescription, list_versions, refuse_packed, save_model, tell_why_unread
 from cytoclr.storage import hash_file
 
 __all__ = ["ImportReport", "import_model"]
@@ -153,16 +153,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         found = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _load_inert(path)
     except Exception as error:  # torch raises whatever damaged bytes lead it to
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"{path}: cannot be read as tensors and plain values ({reason}). Expected a state dict, or a checkpoint "
+            f"{path}: cannot be read as tensors and plain values ({tell_why_unread(error)}). Expected a state dict, or a checkpoint "
             "with one; code in a file is never run."
         ) from error
     for state in _list_states(found):
-        tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        tensors = {name: value for name, value in state.items() if isinstance(name, str) and _is_plain(value)}
         if tensors:
             return tensors
     raise DataError(f"{path}: holds no tensors by name, nor under {', '.join(_ENTRIES)}. Expected a state dict.")
+
+
+def _is_plain(value: object) -> bool:
+    """Tell a tensor that lies in memory as it is: neither sparse, nor quantised, nor a shape alone."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and value.device.type == "cpu"
+    )
 
 
 class _PassedOver:
@@ -183,6 +192,7 @@ def _load_inert(path: Path) -> Any:
 
     Old checkpoints hold their learning rate's schedule as an object, which torch rightly refuses to build.
     """
+    refuse_packed(path)
     try:
         foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except ValueError:  # before torch 1.6 files were no archives: plain ones are read

@@ -4,6 +4,7 @@ import hashlib
 import importlib.metadata
 import logging
 import math
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -38,6 +39,7 @@ __all__ = [
     "read_checkpoint",
     "read_model",
     "refuse_packed",
+    "tell_why_unread",
     "save_model",
 ]
 
@@ -312,7 +314,7 @@ def build_encoder(about: ModelDescription, weights: Mapping[str, torch.Tensor], 
     try:
         # in shapes alone first: a few bytes may name a network that no memory holds
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            _build_described(about).load_state_dict(weights)
+            _build_described(about).load_state_dict(weights, assign=True)
         backbone = _build_described(about)
         backbone.load_state_dict(weights)
     except RuntimeError as error:
@@ -405,8 +407,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         checkpoint[CHECKPOINT_ENTRY]["model"], {**checkpoint["state_dict"]}
     except Exception as error:  # torch raises whatever damaged bytes lead it to
-        raise DamagedError(f"{path}: not a checkpoint of cytoclr, or damaged ({error}). Delete it.") from error
+        reason = tell_why_unread(error)
+        raise DamagedError(f"{path}: not a checkpoint of cytoclr, or damaged ({reason}). Delete it.") from error
     return checkpoint
+
+
+def tell_why_unread(error: Exception) -> str:
+    """Say in a few words why a file of tensors was not read; torch says it in pages, with advice to run what is in it."""
+    text = str(error).strip()
+    if "weights_only" in text:
+        called = re.search(r"GLOBAL ([\w.]+)", text)
+        return f"it would call {called[1]}, which no weights need" if called else "not tensors and plain values"
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def refuse_packed(path: Path) -> None:
@@ -425,7 +437,7 @@ def refuse_packed(path: Path) -> None:
                 raise ValueError(f"{record.filename} is compressed, as torch writes none")
 
 
-def _parse_description(values: dict[str, Any], source: Path) -> ModelDescription:
+def _parse_description(values: Any, source: Path) -> ModelDescription:
     try:
         known = {field.name: values[field.name] for field in fields(ModelDescription) if field.name in values}
         known = {"stains": {}, "bit_depth": None, **known}  # models of 0.1 do not tell

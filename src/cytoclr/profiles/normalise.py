@@ -121,7 +121,7 @@ def read_normaliser(path: Path) -> Normaliser:
                 features, outputs = tuple(about["features"]), tuple(about["outputs"])
                 steps.append(Step(about["name"], about["column"], maps, features, outputs, about["report"]))
             return Normaliser(tuple(header["methods"]), tuple(header["features"]), tuple(steps), header["report"])
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{path}: not a normaliser ({error}). Run the profile stage again.") from error
 
 

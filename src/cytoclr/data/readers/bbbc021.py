@@ -6,12 +6,13 @@ The virtual screen writes tables of the same shape, and is read by this module t
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
 from cytoclr.data.columns import check_concentrations
 from cytoclr.data.files import read_texts
+from cytoclr.data.roots import Root
 from cytoclr.data.screen import check_wells, describe_wells
 from cytoclr.errors import DataError, list_some
 from cytoclr.tables import PATH_PREFIX, SCREEN, SITE, channel_names, check_table
@@ -127,7 +128,7 @@ def find_images(screen: pd.DataFrame, images: Path, *, skip_missing: bool) -> tu
     Raises
     ------
     DataError
-        A file is missing and `skip_missing` is false, or a path would leave the images' folder.
+        A file is missing and `skip_missing` is false, or a path or a link leaves the images' folder.
     """
     if not images.is_dir():
         raise DataError(
@@ -136,8 +137,9 @@ def find_images(screen: pd.DataFrame, images: Path, *, skip_missing: bool) -> tu
         )
     channels = channel_names(screen)
     listings: dict[Path, frozenset[str]] = {}
+    root = Root(images)
     found: dict[str, list[str | None]] = {
-        channel: [_find_image(path, images, listings) for path in screen[f"{PATH_PREFIX}{channel}"]]
+        channel: [_find_image(path, images, root, listings) for path in screen[f"{PATH_PREFIX}{channel}"]]
         for channel in channels
     }
     paths = pd.DataFrame({f"{PATH_PREFIX}{channel}": values for channel, values in found.items()}, index=screen.index)
@@ -164,16 +166,13 @@ def find_images(screen: pd.DataFrame, images: Path, *, skip_missing: bool) -> tu
     return screen.assign(**paths)[~incomplete].reset_index(drop=True), left_out
 
 
-def _find_image(path: str, images: Path, listings: dict[Path, frozenset[str]]) -> str | None:
-    relative = PurePosixPath(path.replace("\\", "/"))
-    if relative.is_absolute() or ".." in relative.parts or ":" in "".join(relative.parts[:1]):
-        raise DataError(
-            f"the image path {path!r} leaves the images' folder. Expected one relative to {images}.", code="NAME006"
-        )
+def _find_image(path: str, images: Path, root: Root, listings: dict[Path, frozenset[str]]) -> str | None:
+    relative = root.split(path)
     for folder in (images / relative.parent, images / relative.parent.name):
         if folder not in listings:
             entries = os.scandir(folder) if folder.is_dir() else ()
             listings[folder] = frozenset(entry.name for entry in entries if entry.is_file())
         if relative.name in listings[folder]:
+            root.check_links(folder, relative.name)
             return str(folder / relative.name)
     return None

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float, Int, Shaped
 from pyarrow import csv
 
+from cytoclr.data.arrays import check_gzip, check_parquet
 from cytoclr.data.columns import WELL_FIELDS, is_field
 from cytoclr.data.files import EMPTY, check_names, read_any_table, read_header
 from cytoclr.data.readers.loaddata import read_cell_locations
@@ -263,6 +264,7 @@ def _read_csv_columns(
     with contextlib.ExitStack() as stack:
         stream: Any = stack.enter_context(pa.OSFile(str(path)))
         if gzipped:
+            check_gzip(path)
             stream = stack.enter_context(pa.CompressedInputStream(stream, "gzip"))
         table = csv.read_csv(
             stream,
@@ -277,6 +279,7 @@ def _read_csv_columns(
 
 def _read_parquet_columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
     try:
+        check_parquet(path)
         schema = pq.read_schema(path)
         texts = [name for name in names if pa.types.is_string(schema.field(name).type)]
         table = pq.read_table(path, columns=list(names), read_dictionary=texts, page_checksum_verification=True)

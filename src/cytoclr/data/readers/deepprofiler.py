@@ -3,7 +3,6 @@
 import logging
 import re
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Num
 
+from cytoclr.data.arrays import UNREADABLE, read_member
 from cytoclr.errors import DataError, list_some
 from cytoclr.tables import SITE
 
@@ -87,18 +87,18 @@ def _find_place(file: Path, folder: Path) -> _Place:
 def _read_site(file: Path) -> tuple[Num[np.ndarray, "cell feature"], dict[str, Any]]:
     """Read the features of a site's cells, their numbers and centres; never what is pickled beside them."""
     try:
-        with file.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{file}: a single array. Expected an .npz file with the array 'features'.")
-            if "features" not in archive.files:
-                raise DataError(f"{file}: no array 'features'. Found: {list_some(archive.files)}.")
-            features = archive["features"]
+        with zipfile.ZipFile(file) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            if "features" not in names:
+                raise DataError(f"{file}: no array 'features'. Found: {list_some(names)}.")
+            features = read_member(archive, "features")
             if features.shape[:1] == (0,):
                 return np.empty((0, 0)), {}
-            centres = _read_centres(archive)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{file}: its features cannot be read ({error}). Expected an .npz file of arrays.") from None
+            centres = _read_centres(archive) if "locations" in names else None
+    except UNREADABLE as error:
+        raise DataError(
+            f"{file}: its features cannot be read ({error}). Expected an .npz file with the array 'features'."
+        ) from None
     if features.ndim != 2 or features.dtype.kind not in "fiu":
         raise DataError(
             f"{file}: its features are of shape {features.shape} and type {features.dtype}. "
@@ -115,12 +115,10 @@ def _read_site(file: Path) -> tuple[Num[np.ndarray, "cell feature"], dict[str, A
     return features, about
 
 
-def _read_centres(archive: np.lib.npyio.NpzFile) -> Float[np.ndarray, "..."] | None:
-    """Read the optional locations; None too where they are pickled (an empty table was)."""
-    if "locations" not in archive.files:
-        return None
+def _read_centres(archive: zipfile.ZipFile) -> Float[np.ndarray, "..."] | None:
+    """Read the optional locations; None where they are pickled (an empty table was)."""
     try:
-        return np.asarray(archive["locations"], dtype=np.float64)
+        return np.asarray(read_member(archive, "locations"), dtype=np.float64)
     except ValueError:
         return None
 

@@ -8,13 +8,14 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from cytoclr.data.columns import WELL_FIELDS, find_columns, read_columns
 from cytoclr.data.files import METADATA_PREFIXES, check_names, read_header, read_texts
+from cytoclr.data.roots import Root
 from cytoclr.data.screen import join_plate_map, name_well
 from cytoclr.data.selection import choose_channels, refuse_unless_skipped, select_plates
 from cytoclr.errors import DataError, list_some
@@ -115,7 +116,7 @@ def _read_configs(folder: Path, names: Sequence[str]) -> dict[str, str]:
             dataset = json.loads(file.read_text(encoding="utf-8"))["dataset"]
             channels = [str(name) for name in dataset["images"]["channels"]]
             label = str(dataset.get("metadata", {}).get("label_field", ""))
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise DataError(f"{file}: not a readable configuration ({error}).", code="META001") from None
         except (KeyError, TypeError):
             continue  # a configuration of something else
@@ -201,8 +202,11 @@ def _find_images(sites: pd.DataFrame, channels: Sequence[str], images: Path) -> 
     if not images.is_dir():
         raise DataError(f"{images}: no such folder. Expected the project's images.", code="IMG001")
     listings: dict[Path, frozenset[str]] = {}
+    root = Root(images)
     paths = {
-        f"{PATH_PREFIX}{channel}": [_find_image(name, images, listings) for name in sites[f"{PATH_PREFIX}{channel}"]]
+        f"{PATH_PREFIX}{channel}": [
+            _find_image(name, images, root, listings) for name in sites[f"{PATH_PREFIX}{channel}"]
+        ]
         for channel in channels
     }
     absent: np.ndarray = np.array([[path == "" for path in column] for column in paths.values()]).T
@@ -215,15 +219,14 @@ def _find_images(sites: pd.DataFrame, channels: Sequence[str], images: Path) -> 
     return sites.assign(**paths)[~incomplete].reset_index(drop=True), left_out
 
 
-def _find_image(name: str, images: Path, listings: dict[Path, frozenset[str]]) -> str:
+def _find_image(name: str, images: Path, root: Root, listings: dict[Path, frozenset[str]]) -> str:
     """Find an image by its path below the images; ``""``: it is not there. A folder is listed once."""
-    relative = PurePosixPath(name.replace("\\", "/"))
-    if relative.is_absolute() or ".." in relative.parts or ":" in "".join(relative.parts[:1]):
-        raise DataError(
-            f"the image path {name!r} leaves the images' folder. Expected one relative to {images}.", code="NAME006"
-        )
+    relative = root.split(name)
     folder = images / relative.parent
     if folder not in listings:
         entries = os.scandir(folder) if folder.is_dir() else ()
         listings[folder] = frozenset(entry.name for entry in entries if entry.is_file())
-    return str((folder / relative.name).absolute()) if relative.name in listings[folder] else ""
+    if relative.name not in listings[folder]:
+        return ""
+    root.check_links(folder, relative.name)
+    return str((folder / relative.name).absolute())

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from cytoclr.data.arrays import is_bomb
 from cytoclr.data.files import check_names
+from cytoclr.data.hdf5 import check_hdf5
 from cytoclr.errors import DataError, SettingsError, list_some
 from cytoclr.storage import open_atomic
 from cytoclr.tables import feature_columns
@@ -29,7 +31,8 @@ def read_h5ad(path: Path) -> pd.DataFrame:
     SettingsError
         anndata is not installed.
     DataError
-        The file is missing, not AnnData, or has no ``obs``, ``var`` or ``X``; or two columns have the same name.
+        The file is missing, not AnnData, or has no ``obs``, ``var`` or ``X``; it reaches into other files, or claims
+        more than it could hold; or two columns have the same name.
     """
     _, h5py = _import_anndata(path)
     from anndata.io import read_elem
@@ -40,15 +43,32 @@ def read_h5ad(path: Path) -> pd.DataFrame:
         with h5py.File(path, "r") as file:
             if "anndata" not in str(file.attrs.get("encoding-type")):
                 raise DataError(f"{path}: HDF5, but not AnnData as written since its version 0.8. Save it again.")
+            check_hdf5(file, path)
             obs, var, matrix = (read_elem(file[name]) for name in ("obs", "var", "X"))
-    except (OSError, KeyError, ValueError) as error:
+            if not isinstance(obs, pd.DataFrame) or not isinstance(var, pd.DataFrame):
+                raise TypeError("obs and var are no tables")
+            dense = _make_dense(matrix, path.stat().st_size)
+            if dense.shape != (len(obs), len(var)):
+                raise ValueError(f"X is {dense.shape}, with {len(obs):,} rows of obs and {len(var):,} of var")
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise DataError(f"{path}: not a readable AnnData file with obs, var and X ({error}).") from None
-    dense = matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
     features = pd.DataFrame(dense, columns=var.index.astype("str"))
     ours = [name if name.startswith(("Metadata_", "Image_")) else f"Metadata_{name}" for name in obs.columns]
     metadata: pd.DataFrame = obs.set_axis(ours, axis="columns").reset_index(drop=True)
     check_names([*metadata.columns, *features.columns], path)
     return pd.concat([metadata, features], axis=1)
+
+
+def _make_dense(matrix: Any, stored: int) -> np.ndarray:
+    """Write a matrix out, checked before: SciPy would write where a wrong index leads, and take any memory."""
+    if not sparse.issparse(matrix):
+        return np.asarray(matrix)
+    matrix.check_format(full_check=True)
+    needed = int(np.prod(matrix.shape, dtype=object)) * matrix.dtype.itemsize
+    if is_bomb(needed, stored):
+        raise ValueError(f"X would take {needed:,} bytes, of a file of {stored:,}")
+    dense: np.ndarray = matrix.toarray()
+    return dense
 
 
 def write_h5ad(path: Path, profiles: pd.DataFrame, *, about: Mapping[str, Any]) -> None:

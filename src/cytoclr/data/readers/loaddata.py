@@ -19,9 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cytoclr.data.arrays import check_parquet
 from cytoclr.data.columns import WELL_FIELDS, check_concentrations, find_columns, how_to_tell, is_field, read_columns
 from cytoclr.data.files import EMPTY, METADATA_PREFIXES, check_names, read_header, read_texts
-from cytoclr.data.remote import expand_pattern, is_url, list_folder, read_bytes
+from cytoclr.data.remote import expand_pattern, has_open_scheme, is_url, list_folder, read_bytes
+from cytoclr.data.roots import Root
 from cytoclr.data.screen import join_plate_map, name_well
 from cytoclr.errors import DataError, SettingsError, list_some
 from cytoclr.tables import (
@@ -90,8 +92,8 @@ def read_loaddata(
         as one. Files stand in ``FileName_X`` and ``PathName_X``, or in
         ``URL_X``, which comes first unless `images` is told. ``Frame_X`` is the plane of a file of several.
     images
-        Folder or URL where the images lie, if not where the table says. A path that stands is taken as it is; of any
-        other, the longest end that is a file under `images`.
+        Folder or URL where the images lie, if not where the table says: of each path, the longest end that is a file
+        under `images`. Nothing outside is read, whatever the table says and links lead to.
     channels
         Our name of each channel, and X in the table: ``{"DNA": "OrigDNA"}`` or ``{"DNA": "DNA"}``. None: all, in
         natural order; ``OrigDNA`` is then called DNA, and where there are such names, channels without are left aside.
@@ -121,8 +123,9 @@ def read_loaddata(
         `columns` has an unknown word, or two channels are the same X.
     DataError
         The table cannot be read; a column, a plate or a channel that is needed or asked for is not there; plate, well
-        or site is empty; a site or a file stands twice; a path has ``..`` under `images`; a file is missing and
-        `skip_missing` is false; or a well has two treatments.
+        or site is empty; a site or a file stands twice; under `images` a path has ``..``, or a link leads out; an
+        address is neither of the web nor of a bucket; a file is missing and `skip_missing` is false; or a well has two
+        treatments.
     """
     texts = _read_tables(table, told=(columns or {}).values())
     sources = _find_sources(texts.columns, table)
@@ -211,6 +214,7 @@ def read_cell_locations(table: str | Path) -> pd.DataFrame:
 
 def _read_lists(path: Path) -> pa.ListArray:
     try:
+        check_parquet(path)
         names = pq.read_schema(path).names
         lists = pq.read_table(path, columns=[_CENTRES])[_CENTRES].combine_chunks() if _CENTRES in names else None
     except (pa.ArrowException, OSError) as error:
@@ -305,7 +309,8 @@ def _is_place(name: str) -> bool:
 
 def _read_parquet(path: Path, names: Sequence[str]) -> pd.DataFrame:
     try:
-        frame = pq.read_table(path, columns=list(names)).to_pandas()
+        check_parquet(path)
+        frame = pq.read_table(path, columns=list(names)).to_pandas(ignore_metadata=True)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet table ({error}).", code="META001") from None
     return pd.DataFrame({name: _as_texts(frame[name]) for name in names})
@@ -443,6 +448,7 @@ class _Finder:
         self._table = table
         self._listings: dict[str, dict[str, bool]] = {}
         self._searched: dict[str, list[tuple[str, frozenset[str]]]] = {}
+        self._root = None if self.images is None or is_url(self.images) else Root(self.images)
         if self.images is not None and not is_url(self.images) and not Path(self.images).is_dir():
             raise DataError(
                 f"{self.images}: no such folder. Expected the folder under which the images lie (screen.images).",
@@ -463,6 +469,8 @@ class _Finder:
             self._searched[folder] = list(self._search(folder))
         for start, names in self._searched[folder]:
             if name in names:
+                if self._root is not None:
+                    self._root.check_links(start, name)
                 return start + name
         self.lost = self.lost or place
         return None
@@ -471,6 +479,7 @@ class _Finder:
         """Go through the folders in which the files of the table's folder may be, the likeliest first."""
         if self.images is None:
             here = folder if _is_absolute(folder) else self._beside_table(folder)
+            self._check_scheme(here)
             # A URL is taken at its word: asking for each of a hundred thousand files would take hours.
             yield _end(here), _Anything() if is_url(here) else self._files(here)
             return
@@ -480,13 +489,20 @@ class _Finder:
                 f"{self._table}: the path {folder!r} has '..', and could leave {self.images}. Expected none.",
                 code="NAME006",
             )
-        if _is_absolute(folder) and not is_url(folder):
-            yield _end(folder), self._files(folder)
         for start in range(len(parts) + 1):
             if start < len(parts) and not self._list(self.images).get(parts[start], False):
                 continue
             here = "/".join([self.images, *parts[start:]])
             yield _end(here), self._files(here)
+
+    def _check_scheme(self, folder: str) -> None:
+        """Refuse addresses that need no server: others than the table's own could name files of this machine."""
+        if is_url(folder) and not has_open_scheme(folder) and not folder.startswith(_scheme_of(self._table)):
+            raise DataError(
+                f"{self._table}: the address {folder!r}. Expected one that begins with https://, http:// or s3://, or "
+                "a path.",
+                code="NAME006",
+            )
 
     def _beside_table(self, folder: str) -> str:
         parent = self._table.rpartition("/")[0] if is_url(self._table) else str(Path(self._table).absolute().parent)
@@ -516,6 +532,11 @@ def _split(place: str) -> tuple[str, str]:
         place = place.replace("\\", "/")
     folder, slash, name = place.rpartition("/")
     return ("/" if slash and not folder else folder), name
+
+
+def _scheme_of(place: str) -> str:
+    """``memory://`` of an address; of a path something that no address begins with."""
+    return place.partition("://")[0] + "://" if is_url(place) else "\0"
 
 
 def _end(folder: str) -> str:

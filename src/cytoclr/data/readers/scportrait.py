@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, Shaped, UInt
 
+from cytoclr.data.hdf5 import check_hdf5
 from cytoclr.data.readers.images import compile_template
 from cytoclr.data.screen import join_plate_map, name_well
 from cytoclr.data.selection import choose_channels, select_plates
@@ -255,8 +256,9 @@ def _open(path: Path) -> Iterator[h5py.File]:
         raise DataError(f"{path}: no such file. Correct the path.", code="IMG001")
     try:
         with h5py.File(path, "r") as file:
+            check_hdf5(file, path)
             yield file
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise DataError(f"{path}: not a readable HDF5 file ({error}). Copy the file again.", code="CROP001") from None
 
 

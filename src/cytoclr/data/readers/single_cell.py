@@ -12,6 +12,7 @@ import pandas as pd
 
 from cytoclr.data.files import read_texts
 from cytoclr.data.readers.deepprofiler_project import read_labels
+from cytoclr.data.roots import Root, leaves
 from cytoclr.data.screen import check_wells, describe_wells, name_well
 from cytoclr.errors import DataError, list_some
 from cytoclr.tables import LOCATED_CELLS, SITE, check_table
@@ -186,7 +187,7 @@ def find_strips(cells: pd.DataFrame, images: Path, *, skip_missing: bool) -> tup
     Raises
     ------
     DataError
-        A file is missing and `skip_missing` is false, or all are, or a name would leave the images' folder.
+        A file is missing and `skip_missing` is false, or all are, or a name or a link leaves the images' folder.
     """
     if not images.is_dir():
         raise DataError(f"{images}: no such folder. Expected the folder of the PNG files.", code="IMG001")
@@ -203,11 +204,16 @@ def find_strips(cells: pd.DataFrame, images: Path, *, skip_missing: bool) -> tup
             code="IMG001",
         )
     kept = cells[~gone].reset_index(drop=True)
+    root = Root(images)
+    for name in kept["Path_Crop"]:
+        folder, _, file = name.rpartition("/")
+        root.check_links(images / folder, file)
     return kept.assign(Path_Crop=[str(images / name) for name in kept["Path_Crop"]]), left_out
 
 
 def _refuse_outside(names: pd.Series, images: Path) -> None:
-    outside = names[names.str.contains(r"\\|^/|^[A-Za-z]:|(?:^|/)\.\.(?:/|$)")]
+    # a backslash is a folder elsewhere, and here a letter
+    outside = names[[leaves(name) or "\\" in name for name in names]]
     if len(outside):
         raise DataError(
             f"the image name {outside.iloc[0]!r} leaves the images' folder. Expected a file in {images}.",
