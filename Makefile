@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test soak check fix bench clean
+.PHONY: help demo test soak check audit fix bench clean
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -21,6 +21,12 @@ check: .venv/installed-dev  ## style, types, floors
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/licences.py
+
+audit: .venv/installed-dev  ## known holes in what is installed; asks the network, and skips nothing
+	$(BIN)/pip install --quiet 'pip-audit>=2.7'
+	$(BIN)/pip freeze --exclude-editable > .venv/installed.txt
+	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement .venv/installed.txt
 
 fix: .venv/installed-dev  ## put style right
 	$(BIN)/ruff format .

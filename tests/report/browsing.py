@@ -1,13 +1,14 @@
 """A real browser for the tests of pages, and someone who reads in it."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -16,6 +17,14 @@ NEEDS_BROWSER = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the path"),
 ]
+
+
+def assert_fits(page: "Page", width: int) -> None:
+    """Nothing is wider than the window, once what was drawn for another one is drawn anew."""
+    until_s = time.monotonic() + 10.0
+    while (widest := page.evaluate("document.documentElement.scrollWidth")) > width and time.monotonic() < until_s:
+        page.wait_for_timeout(50)
+    assert widest <= width
 
 
 class Reader:

@@ -215,6 +215,6 @@ def test_nothing_is_wider_than_the_screen(browser: "playwright.Browser", report_
     for width in (1280, 390):
         reader.page.set_viewport_size({"width": width, "height": 800})
         reader.page.wait_for_timeout(300)
-        assert reader.page.evaluate("document.documentElement.scrollWidth") <= width
+        browsing.assert_fits(reader.page, width)
     assert reader.complaints == []
     reader.page.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from browsing import CHROMIUM
+from browsing import CHROMIUM, assert_fits
 from conftest import blur_profiles, make_metrics
 
 from cytoclr.config import EvaluateSettings
@@ -104,5 +104,5 @@ def test_maps_are_linked(page_path: Path, open_page: Callable) -> None:
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 800})
         page.wait_for_timeout(200)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert_fits(page, width)
     assert complaints == []

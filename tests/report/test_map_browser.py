@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browsing import CHROMIUM, FLAGS, NEEDS_BROWSER
+from browsing import CHROMIUM, FLAGS, NEEDS_BROWSER, assert_fits
 
 from cytoclr.report import ReportInputs
 from cytoclr.report.page import escape_json
@@ -370,5 +370,5 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(open_map: Callable, color_s
     seek(page, "compound 03")
     page.get_by_role("button", name="Select what is found").click()
     page.wait_for_timeout(300)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert_fits(page, 390)
     assert complaints == []

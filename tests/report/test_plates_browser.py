@@ -246,7 +246,7 @@ def test_a_phone_needs_no_sideways_scroll_and_plates_are_drawn_when_seen(
     page.locator("canvas.plate").first.scroll_into_view_if_needed()
     page.wait_for_timeout(300)
     assert 0 < page.eval_on_selector_all("canvas.plate", undrawn) < 4
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    browsing.assert_fits(page, page.evaluate("innerWidth"))
     page.emulate_media(media="print")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.eval_on_selector_all("canvas.plate", undrawn) == 0

@@ -369,7 +369,7 @@ def test_galleries_of_a_mechanism_stand_below_each_other(reader: Reader) -> None
     page.locator("#cells-size").get_by_role("button", name="large").click()
     widths = page.locator("#cells-shown canvas").evaluate_all("all => all.map(one => one.clientWidth)")
     assert set(widths) == {256}
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    browsing.assert_fits(page, 390)
 
 
 # ---- what is not there ----
@@ -439,7 +439,7 @@ def test_all_is_reached_by_keyboard_and_nothing_is_too_wide(
     reader = Reader(browser, report_path, **context)
     reader.page.set_viewport_size({"width": 390, "height": 800})
     reader.page.wait_for_timeout(300)
-    assert reader.page.evaluate("document.documentElement.scrollWidth") <= 390
+    browsing.assert_fits(reader.page, 390)
     pressable = "#treatments :is(button, input, select, canvas[tabindex]), #cells :is(button, input, select)"
     nameless = reader.page.locator(pressable).evaluate_all(
         """all => all.filter(one => one.checkVisibility() && (one.tabIndex < 0 || !(one.textContent.trim()
