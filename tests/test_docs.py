@@ -18,6 +18,13 @@ def test_the_reference_of_settings_is_what_the_models_say() -> None:
     assert written == fresh, "run: python docs/write_settings.py > docs/reference/settings.md"
 
 
+def test_the_table_of_promises_is_what_the_tests_say() -> None:
+    script = ROOT / "docs" / "write_promises.py"
+    written = (ROOT / "docs" / "reference" / "promises.md").read_text(encoding="utf-8")
+    fresh = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True).stdout
+    assert written == fresh, "run: python docs/write_promises.py > docs/reference/promises.md"
+
+
 @pytest.mark.parametrize(
     "path", [*sorted(ROOT.glob("examples/*.yaml")), ROOT / "config.yaml"], ids=lambda path: path.name
 )

@@ -23,6 +23,7 @@ def test_profiles_equal_loops_over_cells(cells, level, statistic):
         assert profiles.loc[row, "Metadata_NumCells"] == len(values)
 
 
+@pytest.mark.promise("Numbers", "The order of cells changes no bit of a profile")
 @pytest.mark.parametrize("seed", range(5))
 def test_row_order_does_not_change_a_bit(cells, seed):
     shuffled = cells.sample(frac=1, random_state=seed)

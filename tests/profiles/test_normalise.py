@@ -387,6 +387,7 @@ def test_wells_with_few_cells_take_no_part_in_a_fit(wells):
     assert flagged.report["num_controls"] == 12
 
 
+@pytest.mark.promise("Numbers", "The order of wells changes no bit of a normalised profile")
 def test_the_order_of_rows_does_not_matter_to_the_last_bit(wells):
     for method in ("plate-zscore", "whitening", "tvn", "combat"):
         expected = feature_matrix(fit_normalisation(wells, method).apply(wells))

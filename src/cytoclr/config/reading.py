@@ -97,18 +97,32 @@ def parse_text(text: str, *, source: str) -> tuple[Any, dict[tuple[str, ...], in
     """
     lines: dict[tuple[str, ...], int] = {}
     try:
+        depth = 0
         for token in yaml.scan(text):
+            depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+            if depth > _MAX_DEPTH:
+                line = token.start_mark.line + 1
+                raise SettingsError(f"{source}:{line}: nested too deeply. Expected sections, keys and values.")
             if isinstance(token, yaml.AliasToken):
                 line = token.start_mark.line + 1
                 raise SettingsError(f"{source}:{line}: the alias *{token.value}. Write the value out.")
         root = yaml.compose(text, Loader=_CoreLoader)
         return ({} if root is None else _build(root, (), lines, source)), lines
-    except RecursionError:
-        raise SettingsError(f"{source}: nested too deeply. Expected sections, keys and values.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{source}:{mark.line + 1}" if mark else source
         raise SettingsError(f"{place}: not YAML ({getattr(error, 'problem', error)}).") from None
+
+
+#: Settings have four levels. What is much deeper takes PyYAML minutes, and then more of the stack than there is.
+_MAX_DEPTH = 50
+_OPENING = (
+    yaml.FlowSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.BlockMappingStartToken,
+)
+_CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 
 
 class _CoreLoader(yaml.SafeLoader):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import fsspec
 
@@ -24,6 +24,7 @@ __all__ = [
     "list_tree",
     "open_filesystem",
     "read_bytes",
+    "split_address",
 ]
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,20 @@ def has_open_scheme(place: str) -> bool:
     return place.startswith(("http://", "https://", "s3://")) and "::" not in place
 
 
+def split_address(place: str) -> SplitResult:
+    """Take a URL apart.
+
+    Raises
+    ------
+    DataError
+        NAME006: it is none.
+    """
+    try:
+        return urlsplit(place)
+    except ValueError as error:
+        raise DataError(f"{place}: not an address ({error}). Correct it.", code="NAME006") from None
+
+
 def as_s3(place: str) -> str:
     """Write the web address of an object in an Amazon bucket as ``s3://``; other places stay as they are.
 
@@ -67,7 +82,7 @@ def as_s3(place: str) -> str:
     """
     if not place.startswith(("http://", "https://")):
         return place
-    parts = urlsplit(place)
+    parts = split_address(place)
     if parts.query:  # a version or a signature, which s3:// has no place for
         return place
     host, key = parts.hostname or "", unquote(parts.path).lstrip("/")

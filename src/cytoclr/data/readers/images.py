@@ -399,7 +399,8 @@ def _name_places(files: pd.DataFrame, plate: str, folder: Path) -> pd.DataFrame:
         numbered = files["row"].str.isdecimal()
         wells = files["row"].mask(numbered, "r" + files["row"] + "c").str.cat(files["column"])
     texts = files["site"].mask(files["site"] == "", "1") if "site" in files else pd.Series("1", index=files.index)
-    sites = texts.map({text: int(text) if text.isdecimal() else -1 for text in texts.unique()})
+    # more digits than eighteen are no number of a site, nor of 64 bit
+    sites = texts.map({text: int(text) if text.isdecimal() and len(text) <= 18 else -1 for text in texts.unique()})
     wrong = np.flatnonzero(sites < 0)
     if len(wrong):
         raise DataError(

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from cytoclr.data.arrays import check_parquet
 from cytoclr.data.columns import WELL_FIELDS, check_concentrations, find_columns, how_to_tell, is_field, read_columns
 from cytoclr.data.files import EMPTY, METADATA_PREFIXES, check_names, read_header, read_texts
-from cytoclr.data.remote import expand_pattern, has_open_scheme, is_url, list_folder, read_bytes
+from cytoclr.data.remote import expand_pattern, has_open_scheme, is_url, list_folder, read_bytes, split_address
 from cytoclr.data.roots import Root
 from cytoclr.data.screen import join_plate_map, name_well
 from cytoclr.errors import DataError, SettingsError, list_some
@@ -247,7 +247,7 @@ def _read_copy(place: str) -> Iterator[Path]:
         yield Path(place)
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / (PurePosixPath(urlsplit(place).path).name or "table.csv")
+        path = Path(folder) / (PurePosixPath(split_address(place).path).name or "table.csv")
         try:
             content = read_bytes(place)
         except DataError as error:
@@ -527,7 +527,7 @@ class _Anything(frozenset[str]):
 def _split(place: str) -> tuple[str, str]:
     """Split a place into folder and name; Windows paths have backslashes, ``file:`` URLs are paths."""
     if place.startswith("file:"):
-        place = re.sub(r"^/(?=[A-Za-z]:)", "", unquote(urlsplit(place).path))
+        place = re.sub(r"^/(?=[A-Za-z]:)", "", unquote(split_address(place).path))
     if not is_url(place):
         place = place.replace("\\", "/")
     folder, slash, name = place.rpartition("/")
@@ -550,7 +550,7 @@ def _is_absolute(folder: str) -> bool:
 def _path_of(folder: str) -> str:
     """Take the path out of a URL, and the drive off a Windows path."""
     if is_url(folder):
-        parts = urlsplit(folder)
+        parts = split_address(folder)
         # A bucket is no web server: it may be a folder of a copy, as `aws s3 sync` of several makes them.
         return f"{parts.netloc}/{unquote(parts.path)}"
     return re.sub(r"^[A-Za-z]:", "", folder)
