@@ -26,7 +26,7 @@ def main() -> None:
     lines = [
         f"# What is promised, and the test of each: {sum(map(len, found.values()))}",
         "",
-        "Written by `docs/write_promises.py` from the marks of tests; what they mean: [trust](../explanation/trust.md).",
+        "Written by `docs/write_promises.py` from tests' marks; what they mean: [trust](../explanation/trust.md).",
     ]
     for section in SECTIONS:
         lines += ["", f"## {section}", "", "| what holds | test |", "|---|---|"]
@@ -36,18 +36,17 @@ def main() -> None:
 
 def find_promises(tree: ast.Module) -> Iterator[tuple[str, str, str]]:
     """Find the marks of a file: section, sentence and the test that bears them."""
-    for top in tree.body:
-        for node in top.body if isinstance(top, ast.ClassDef) else [top]:
-            if isinstance(node, ast.FunctionDef):
-                name, where = node.name, node.decorator_list
-            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                name, where = node.targets[0].id, [node.value]
-            else:
-                continue
-            for call in (call for part in where for call in ast.walk(part) if isinstance(call, ast.Call)):
-                if isinstance(call.func, ast.Attribute) and call.func.attr == "promise":
-                    section, what = (ast.literal_eval(argument) for argument in call.args)
-                    yield section, what, name
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
+    constants = {node.targets[0].id: node.value for node in assigned if isinstance(node.value, ast.Constant)}
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    marked = [(node.name, node.decorator_list) for node in functions]
+    marked += [(node.targets[0].id, [node.value]) for node in assigned]
+    for name, where in marked:
+        for call in (call for part in where for call in ast.walk(part) if isinstance(call, ast.Call)):
+            if isinstance(call.func, ast.Attribute) and call.func.attr == "promise":
+                spelled = [constants.get(part.id, part) if isinstance(part, ast.Name) else part for part in call.args]
+                section, what = map(ast.literal_eval, spelled)
+                yield section, what, name
 
 
 if __name__ == "__main__":
