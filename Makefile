@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test soak check audit fix bench clean
+.PHONY: help demo test soak fuzz check audit fix bench clean
 
 help:  ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -15,6 +15,10 @@ test: .venv/installed-dev  ## run the tests
 
 soak: .venv/installed-dev  ## hours of kills and failing disks: what trust.md counts
 	$(BIN)/python tests/trust/crash.py --kills 500 --deaths all --faults all
+
+fuzz: .venv/installed-dev  ## random files for our parsers, a minute each; what fails is kept in fuzz/found
+	$(BIN)/pip install --quiet -e '.[fuzz]'
+	$(BIN)/python -m fuzz.run
 
 check: .venv/installed-dev  ## style, types, floors
 	$(BIN)/ruff format --check .

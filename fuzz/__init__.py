@@ -22,7 +22,7 @@ logging.getLogger("cytoclr").setLevel(logging.CRITICAL)
 
 
 def _make_top() -> Path:
-    memory = Path("/dev/shm")  # noqa: S108 - a disk would take the time of a hundred inputs for one
+    memory = Path("/dev/shm")
     top = Path(tempfile.mkdtemp(prefix="cytoclr-fuzz-", dir=memory if memory.is_dir() else None))
     atexit.register(shutil.rmtree, top, ignore_errors=True)
     return top

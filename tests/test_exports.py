@@ -154,6 +154,7 @@ def test_the_gallerys_layout(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert back["Metadata_Compound"].tolist() == ["DMSO", "taxol", "-x", "ALLN", "=1+1"]
 
 
+@pytest.mark.promise("Nobody let in", "Names of plates and batches leave no folder that profiles are exported to")
 @pytest.mark.parametrize("name", [HOSTILE, "/tmp/cytoclr-outside", "x" * 300, "..", "a\0b", "a/b", "C:\\x", "مركب"])
 def test_no_name_leaves_the_gallerys_folder(tmp_path: Path, name: str) -> None:
     run = make_run(tmp_path / "deep" / "run", make_wells([name, "P2"], [name, "b"]))

@@ -120,6 +120,7 @@ def test_the_page_and_all_cells_of_a_well_are_served(server: ReportServer, run: 
     assert (told["count"], told["sheets"]) == (0, [])
 
 
+@pytest.mark.promise("Nobody let in", "`serve` answers the page and cells alone: no request becomes a path of a file")
 @pytest.mark.parametrize(
     "path",
     ["config.yaml", "../config.yaml", "%2e%2e/config.yaml", "cells/wells/999999999", "cells/wells/-1", "cells/plates/0",
@@ -131,6 +132,7 @@ def test_nothing_else_is(server: ReportServer, path: str) -> None:
     assert b"screen" not in body
 
 
+@pytest.mark.promise("Nobody let in", "`serve` refuses requests that name another host or come from another page")
 def test_others_are_refused(server: ReportServer) -> None:
     assert ask(server.url, Host="evil.example")[0] == 403
     assert ask(server.url, Host=f"evil.example:{server.server_port}")[0] == 403
@@ -143,6 +145,7 @@ def test_others_are_refused(server: ReportServer) -> None:
         urllib.request.urlopen(request, timeout=20)
 
 
+@pytest.mark.promise("Nobody let in", "`serve` listens on this machine alone unless told otherwise")
 def test_it_listens_on_this_machine_alone(server: ReportServer) -> None:
     assert server.url.startswith("http://127.0.0.1:")
 

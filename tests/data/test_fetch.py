@@ -307,6 +307,7 @@ def encrypted_zip() -> bytes:
     return bytes(content)
 
 
+@pytest.mark.promise("Nobody let in", "A hostile archive (paths, links, copies, damage, bombs) unpacks nothing")
 @pytest.mark.parametrize(
     ("make", "message", "code"),
     [

@@ -412,6 +412,7 @@ BOMB = (
 )
 
 
+@pytest.mark.promise("Nobody let in", "OME-XML with entities or a DTD is refused")
 def test_xml_with_entities_is_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "one.tif", PLANES[0], description=BOMB, metadata=None)
     tifffile.imwrite(tmp_path / "many.tif", PLANES, photometric="minisblack", description=BOMB, metadata=None)
@@ -425,6 +426,7 @@ def test_xml_with_entities_is_refused(tmp_path: Path) -> None:
             read()
 
 
+@pytest.mark.promise("Nobody let in", "The OME-XML of an image opens no other file")
 def test_the_xml_of_a_file_opens_no_other(tmp_path: Path) -> None:
     """Of an OME series over two files, a file's planes are its own."""
     pixels = "".join(

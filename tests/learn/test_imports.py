@@ -175,6 +175,7 @@ class Bomb:
         return (exec, ("raise AssertionError('code in weights was run')",))
 
 
+@pytest.mark.promise("Nobody let in", "Code in weights that are imported is never run")
 def test_code_in_weights_is_never_run(tmp_path: Path) -> None:
     path = tmp_path / "evil.pth"
     torch.save({"state_dict": make_teacher().state_dict(), "scheduler": Bomb()}, path)

@@ -47,6 +47,7 @@ def test_points_are_drawn_and_change_with_level_and_layout(reader: Reader, input
     assert points.count() == len(inputs.wells)
 
 
+@pytest.mark.promise("Nobody let in", "No button of the report sends a figure to a server")
 def test_no_button_sends_a_figure_away(reader: Reader) -> None:
     buttons = reader.page.eval_on_selector_all(".modebar-btn", "all => all.map(one => one.dataset.title)")
     assert set(buttons) == {"Download plot", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"}
@@ -194,6 +195,7 @@ def test_the_table_sorts(reader: Reader) -> None:
         assert values == sorted(values, reverse=order == "descending")
 
 
+@pytest.mark.promise("Nobody let in", "Hostile names stay text in a real browser, which asks no other machine")
 def test_hostile_names_stay_text(browser: "playwright.Browser", tmp_path: Path, hostile_inputs: ReportInputs) -> None:
     path = tmp_path / "report.html"
     write_report(path, hostile_inputs, ReportSettings(title="<b>T</b>"), seed=0)

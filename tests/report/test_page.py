@@ -286,6 +286,7 @@ def test_points_own_the_cells_shown_with_them(page: Page, inputs: ReportInputs) 
         assert {treatment_of[tile] for tile in point["cells"]} == {number}
 
 
+@pytest.mark.promise("Nobody let in", "On the report only its own scripts and styles may run (CSP by their hashes)")
 def test_only_named_scripts_and_styles_may_run(page: Page, report_path: Path) -> None:
     policy = next(a["content"] for a, _ in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; ")
@@ -300,6 +301,7 @@ def test_only_named_scripts_and_styles_may_run(page: Page, report_path: Path) ->
         assert f"'sha256-{digest}'" in policy
 
 
+@pytest.mark.promise("Nobody let in", "The report loads nothing from elsewhere")
 def test_nothing_is_loaded_from_elsewhere(page: Page) -> None:
     for tag, attributes, _ in page.found:
         for name in ("src", "href", "action", "srcset", "data"):
@@ -307,6 +309,7 @@ def test_nothing_is_loaded_from_elsewhere(page: Page) -> None:
     assert not page.all("link")
 
 
+@pytest.mark.promise("Nobody let in", "Hostile names are text on the report")
 def test_hostile_names_are_text(tmp_path: Path, hostile_inputs: ReportInputs) -> None:
     harm = "</title><script>alert(2)</script>"
     page = write(
@@ -321,6 +324,7 @@ def test_hostile_names_are_text(tmp_path: Path, hostile_inputs: ReportInputs) ->
     assert compounds == set(hostile_inputs.treatments["Metadata_Compound"]) - {"DMSO"}
 
 
+@pytest.mark.promise("Nobody let in", "The data in the report hold nothing that HTML could read")
 def test_json_holds_nothing_that_html_could_read() -> None:
     value = {"a</script>": ["<!--", "&amp;", "\u2028\u2029", 'quote"', "é🧪"]}
     text = escape_json(value)

@@ -55,7 +55,9 @@ def change(data: bytes, others: list[bytes], draw: random.Random) -> bytes:
         elif kind == 2:
             content[first:first] = content[first : min(second, first + 200)] * draw.randint(1, 5)
         elif kind == 3:
-            content[first:first] = draw.choice([b"\0", b"\xff", b"\n", b",", b'"', b"-1", b"9" * 40, b"nan", b"../", b"[", b"{"])
+            content[first:first] = draw.choice(
+                [b"\0", b"\xff", b"\n", b",", b'"', b"-1", b"9" * 40, b"nan", b"../", b"[", b"{"]
+            )
         elif kind == 4:
             content = content[:first]
         else:
@@ -64,7 +66,9 @@ def change(data: bytes, others: list[bytes], draw: random.Random) -> bytes:
     return bytes(content)
 
 
-@pytest.mark.promise(SECTION, "Files of the corpus, changed at random a thousand times, are read or refused in a sentence")
+@pytest.mark.promise(
+    SECTION, "Files of the corpus, changed at random a thousand times, are read or refused in a sentence"
+)
 @pytest.mark.parametrize("target", TARGETS)
 def test_changed_files(target: str) -> None:
     draw = random.Random(f"{target} 1")

@@ -50,7 +50,7 @@ def test_special_files_in_an_archive(tmp_path: Path, kind: int, what: str) -> No
 @pytest.mark.parametrize("name", ["\\\\host\\share\\a.tif", "C:a.tif", "D:\\a.tif", "a/..\\..\\b.tif", "s3://x/a.tif"])
 def test_names_in_an_archive(tmp_path: Path, name: str) -> None:
     archive = write_zip(tmp_path / "x.zip", [("P/a.tif", b"1", 0), (name, b"2", 0)])
-    with pytest.raises(DataError, match="leaves .*nothing was unpacked") as refused:
+    with pytest.raises(DataError, match=r"leaves .*nothing was unpacked") as refused:
         unpack(archive, tmp_path / "into")
     assert refused.value.code == "NAME006"
     assert list_files(tmp_path / "into") == []
@@ -60,7 +60,7 @@ def test_names_in_an_archive(tmp_path: Path, name: str) -> None:
 def test_a_nul_in_the_name_of_a_member(tmp_path: Path) -> None:
     archive = write_zip(tmp_path / "x.zip", [("P/a.tifX.exe", b"1", 0)])
     archive.write_bytes(archive.read_bytes().replace(b"a.tifX", b"a.tif\0"))
-    with pytest.raises(DataError, match="leaves|damaged"):
+    with pytest.raises(DataError, match=r"leaves|damaged"):
         unpack(archive, tmp_path / "into")
     assert list_files(tmp_path / "into") == []
 
@@ -73,7 +73,7 @@ def test_members_that_overlap(tmp_path: Path) -> None:
     second = content.rindex(b"PK\x01\x02")
     content[second + 42 : second + 46] = struct.pack("<I", 1)
     archive.write_bytes(content)
-    with pytest.raises(DataError, match="shares its bytes with another.*nothing was unpacked") as refused:
+    with pytest.raises(DataError, match=r"shares its bytes with another.*nothing was unpacked") as refused:
         unpack(archive, tmp_path / "into")
     assert refused.value.code == "IMG002"
     assert list_files(tmp_path / "into") == []
@@ -198,7 +198,7 @@ def test_a_download_of_more_than_was_told(hostile: tuple[str, dict[str, Any]], t
 @pytest.mark.parametrize("name", ["../x.tif", "/etc/x.tif", "a/../../x.tif", "..\\x.tif", "\\\\host\\x"])
 def test_names_of_a_bucket(tmp_path: Path, name: str) -> None:
     tally = _Tally(tmp_path / "into", Silent())
-    with pytest.raises(DataError, match="would leave .*Nothing was fetched") as refused:
+    with pytest.raises(DataError, match=r"would leave .*Nothing was fetched") as refused:
         tally.fetch_all({"a.tif": ("http://127.0.0.1:1/a", 1), name: ("http://127.0.0.1:1/b", 1)}, "images")
     assert refused.value.code == "NAME006"
     assert list_files(tmp_path) == []

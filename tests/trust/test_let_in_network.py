@@ -12,7 +12,7 @@ from toys import SMALL_SCREEN
 SECTION = "Nobody let in"
 
 #: Runs `python -m cytoclr` with every try to reach another machine written down and refused, in child processes too.
-GUARD = '''
+GUARD = """
 import os, sys
 
 OURS = ("127.", "::1", "localhost", "0.0.0.0", "::")
@@ -41,7 +41,7 @@ def watch(event, args):
 
 
 sys.addaudithook(watch)
-'''
+"""
 
 
 def run_guarded(tmp_path: Path, *arguments: object) -> tuple[subprocess.CompletedProcess[str], str]:
@@ -51,7 +51,13 @@ def run_guarded(tmp_path: Path, *arguments: object) -> tuple[subprocess.Complete
     asked = tmp_path / "asked"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "guard"), "ASKED": str(asked), "OMP_NUM_THREADS": "1"}
     # as it is with users: no setting of these tests that would keep others quiet
-    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "TRANSFORMERS_OFFLINE", "NO_ALBUMENTATIONS_UPDATE"):
+    for name in (
+        "HF_HUB_OFFLINE",
+        "HF_HUB_DISABLE_TELEMETRY",
+        "DO_NOT_TRACK",
+        "TRANSFORMERS_OFFLINE",
+        "NO_ALBUMENTATIONS_UPDATE",
+    ):
         environment.pop(name, None)
     told = subprocess.run(
         [sys.executable, "-m", "cytoclr", *map(str, arguments)],

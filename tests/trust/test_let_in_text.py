@@ -48,11 +48,11 @@ HOSTILE: dict[str, tuple[str, str]] = {
 }
 
 
-@pytest.mark.promise(SECTION, "Settings with tags, aliases, depth, or keys twice run nothing and are refused in a sentence")
+@pytest.mark.promise(
+    SECTION, "Settings with tags, aliases, depth, or keys twice run nothing and are refused in a sentence"
+)
 @pytest.mark.parametrize(("text", "match"), HOSTILE.values(), ids=HOSTILE.keys())
-def test_hostile_settings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, match: str
-) -> None:
+def test_hostile_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, match: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(SettingsError, match=match):

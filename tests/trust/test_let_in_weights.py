@@ -132,16 +132,20 @@ def write_safetensors(path: Path, header: dict[str, Any], size: int | None = Non
     return path
 
 
+#: What a head says of 16 numbers that are there.
+_W = {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}
+
+
 @pytest.mark.promise(SECTION, "Weights that claim a terabyte are refused before memory is taken")
 @pytest.mark.parametrize(
     ("header", "size"),
     [
-        ({"w": {"dtype": "F32", "shape": [250 * 10**9], "data_offsets": [0, 10**12]}}, None),
-        ({"w": {"dtype": "F32", "shape": [10**6, 10**6, 10**6], "data_offsets": [0, 64]}}, None),
-        ({"w": {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}}, 10**12),
-        ({"w": {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}, "v": {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}}, None),
+        ({"w": {**_W, "shape": [250 * 10**9], "data_offsets": [0, 10**12]}}, None),
+        ({"w": {**_W, "shape": [10**6, 10**6, 10**6]}}, None),
+        ({"w": _W}, 10**12),
+        ({"w": _W, "v": _W}, None),
     ],
-)  # fmt: skip
+)
 def test_safetensors_that_lie(model: Path, header: dict[str, Any], size: int | None) -> None:
     weights = write_safetensors(model / "encoder.safetensors", header, size)
     change(model, weights_sha256=None)
@@ -161,7 +165,9 @@ def rewrite(path: Path, *, compression: int = zipfile.ZIP_STORED, swap: tuple[by
     return path
 
 
-@pytest.mark.promise(SECTION, "A checkpoint whose records unpack to more than they are is refused before it is unpacked")
+@pytest.mark.promise(
+    SECTION, "A checkpoint whose records unpack to more than they are is refused before it is unpacked"
+)
 def test_packed_checkpoints(tmp_path: Path) -> None:
     torch.save({"state_dict": {"backbone.w": torch.zeros(2_000_000)}, "cytoclr": {"model": {}}}, tmp_path / "m.ckpt")
     read_tensors(tmp_path / "m.ckpt")

@@ -123,7 +123,7 @@ def _open_workers(settings: ClusterSettings) -> Iterator[tuple[Any, Callable[[],
                 threads_per_worker=1 if in_processes else workers,
                 processes=in_processes,
                 memory_limit=f"{settings.memory_gb}GB" if in_processes else 0,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",  # nobody looks at it, and 8787 may be taken; None would take that
                 silence_logs=logging.ERROR,
             )
         with cluster:

@@ -95,7 +95,7 @@ class CropStore:
             self.stains: dict[str, str] = about.get("stains", {})
             self.bit_depth: int | None = about.get("bit_depth")
             self._check(about["format"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, SyntaxError) as error:  # the last is NumPy's
             raise DamagedError(
                 f"{manifest}: not that of a store of crops ({error}). Run the crop stage again."
             ) from error

@@ -154,8 +154,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         found = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else _load_inert(path)
     except Exception as error:  # torch raises whatever damaged bytes lead it to
         raise DataError(
-            f"{path}: cannot be read as tensors and plain values ({tell_why_unread(error)}). Expected a state dict, or a checkpoint "
-            "with one; code in a file is never run."
+            f"{path}: cannot be read as tensors and plain values ({tell_why_unread(error)}). Expected a state dict, or "
+            "a checkpoint with one; code in a file is never run."
         ) from error
     for state in _list_states(found):
         tensors = {name: value for name, value in state.items() if isinstance(name, str) and _is_plain(value)}

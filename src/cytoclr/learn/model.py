@@ -39,8 +39,8 @@ __all__ = [
     "read_checkpoint",
     "read_model",
     "refuse_packed",
-    "tell_why_unread",
     "save_model",
+    "tell_why_unread",
 ]
 
 log = logging.getLogger(__name__)
@@ -413,7 +413,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def tell_why_unread(error: Exception) -> str:
-    """Say in a few words why a file of tensors was not read; torch says it in pages, with advice to run what is in it."""
+    """Say in few words why a file of tensors was not read; torch says it in pages, and advises to run what is in it."""
     text = str(error).strip()
     if "weights_only" in text:
         called = re.search(r"GLOBAL ([\w.]+)", text)

@@ -283,7 +283,7 @@ def _read_parquet_columns(path: Path, names: Sequence[str]) -> pd.DataFrame:
         schema = pq.read_schema(path)
         texts = [name for name in names if pa.types.is_string(schema.field(name).type)]
         table = pq.read_table(path, columns=list(names), read_dictionary=texts, page_checksum_verification=True)
-        frame: pd.DataFrame = table.unify_dictionaries().to_pandas(ignore_metadata=True)
+        frame: pd.DataFrame = table.unify_dictionaries().replace_schema_metadata().to_pandas()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet table ({error}).", code="LOC001") from None
     return frame

@@ -310,7 +310,8 @@ def _is_place(name: str) -> bool:
 def _read_parquet(path: Path, names: Sequence[str]) -> pd.DataFrame:
     try:
         check_parquet(path)
-        frame = pq.read_table(path, columns=list(names)).to_pandas(ignore_metadata=True)
+        table = pq.read_table(path, columns=list(names)).replace_schema_metadata()  # notes for pandas may be anything
+        frame = table.to_pandas()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet table ({error}).", code="META001") from None
     return pd.DataFrame({name: _as_texts(frame[name]) for name in names})

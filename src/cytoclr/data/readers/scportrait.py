@@ -220,7 +220,7 @@ def _name_place(groups: Mapping[str, str | None], name: str, folder: Path) -> tu
     if not groups.get("well") and not str(groups.get("row")).isdecimal():
         well = f"{groups.get('row')}{groups.get('column')}"
     site = groups.get("site") or "1"
-    if not site.isdecimal():
+    if not site.isdecimal() or len(site) > 18:
         raise DataError(f"{folder / name}: the site {site!r} is no whole number.", code="NAME007")
     path = str((folder / name).absolute())
     return groups.get("plate") or folder.absolute().name, name_well(well), int(site), path
