@@ -7,12 +7,13 @@ from, among them all that ever failed. ``make fuzz`` (`fuzz.run`) goes on from t
 import atexit
 import contextlib
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["CORPUS", "TARGETS", "make_workplace"]
+__all__ = ["CORPUS", "TARGETS", "find_memory", "make_workplace"]
 
 TARGETS = ("filenames", "tables", "loaddata", "npz", "manifest", "config")
 CORPUS = Path(__file__).parent / "corpus"
@@ -21,9 +22,14 @@ CORPUS = Path(__file__).parent / "corpus"
 logging.getLogger("cytoclr").setLevel(logging.CRITICAL)
 
 
-def _make_top() -> Path:
+def find_memory() -> Path | None:
+    """Find a folder in memory: on a disk, files would take the time of a hundred inputs for one."""
     memory = Path("/dev/shm")
-    top = Path(tempfile.mkdtemp(prefix="cytoclr-fuzz-", dir=memory if memory.is_dir() else None))
+    return memory if memory.is_dir() else None
+
+
+def _make_top() -> Path:
+    top = Path(os.environ.get("CYTOCLR_FUZZ") or tempfile.mkdtemp(prefix="cytoclr-fuzz-", dir=find_memory()))
     atexit.register(shutil.rmtree, top, ignore_errors=True)
     return top
 

@@ -11,13 +11,14 @@ all new inputs there, too. The exit code is 1 if anything failed.
 
 import argparse
 import importlib
+import os
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from fuzz import CORPUS, TARGETS
+from fuzz import CORPUS, TARGETS, find_memory
 
 FOUND = Path(__file__).parent / "found"
 
@@ -41,7 +42,8 @@ def run_target(name: str, seconds: int, *, keep: bool) -> int:
     """Fuzz one target in a process of its own; print its line, return how many inputs failed."""
     FOUND.mkdir(exist_ok=True)
     before = set(FOUND.iterdir())
-    with tempfile.TemporaryDirectory() as folder:
+    # libFuzzer ends without a word to Python: what it leaves is in our folder, not in one of its own
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(dir=find_memory()) as place:
         new = FOUND / name if keep else Path(folder)
         new.mkdir(exist_ok=True)
         # ended by itself: not even a parser that hangs where no alarm reaches it holds the others up
@@ -50,6 +52,7 @@ def run_target(name: str, seconds: int, *, keep: bool) -> int:
             [sys.executable, "-m", "fuzz.run", "--inside", "--target", name, *limits,
              f"-artifact_prefix={FOUND}/{name}-", str(new), str(CORPUS / name)],
             capture_output=True, text=True, errors="replace", check=False, cwd=CORPUS.parents[1],
+            env={**os.environ, "CYTOCLR_FUZZ": place},
         )  # fmt: skip
         num_new = len(list(new.iterdir()))
     tried = [int(count) for count in re.findall(r"^#(\d+)\s", told.stderr, re.MULTILINE)]
