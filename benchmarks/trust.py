@@ -1,7 +1,7 @@
 """What trust costs: the time that checksums, syncs and reading again take of cropping, training and embedding.
 
 The demo's screen is cropped, trained on for a few epochs and embedded in one process, in which every function that is
-there for trust alone is timed: hashing files, bringing them to the disk, checking checkpoints. Their share of each stage
+there for trust alone is timed: hashing files, bringing them to the disk, checking checkpoints. Their share of a stage
 is what is printed. Training for longer lowers it: `--epochs` says how long.
 
 Run::
