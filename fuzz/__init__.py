@@ -6,7 +6,6 @@ from, among them all that ever failed. ``make fuzz`` (`fuzz.run`) goes on from t
 
 import atexit
 import contextlib
-import logging
 import os
 import shutil
 import tempfile
@@ -17,9 +16,6 @@ __all__ = ["CORPUS", "TARGETS", "find_memory", "make_workplace"]
 
 TARGETS = ("filenames", "tables", "loaddata", "npz", "manifest", "config")
 CORPUS = Path(__file__).parent / "corpus"
-
-# what is left aside is logged, a hundred times a second
-logging.getLogger("cytoclr").setLevel(logging.CRITICAL)
 
 
 def find_memory() -> Path | None:

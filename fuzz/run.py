@@ -69,6 +69,7 @@ def fuzz(name: str, arguments: list[str]) -> int:
     """Hand a target over to libFuzzer, which ends the process."""
     import atheris
 
+    logging.getLogger("cytoclr").setLevel(logging.CRITICAL)  # what is left aside is said a hundred times a second
     with atheris.instrument_imports(include=["cytoclr", "fuzz"]):
         target = importlib.import_module(f"fuzz.{name}")
     atheris.Setup([name, *arguments], target.try_one)
