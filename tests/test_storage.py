@@ -129,3 +129,14 @@ def test_a_full_disk_is_said_with_its_bytes(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(MachineError, match=r"scores\.json: could not be written \(No space left.*free some"):
             write_text(tmp_path / "scores.json", "new")
     assert (tmp_path / "scores.json").read_text() == "old"
+
+
+@pytest.mark.promise("Kill and power", "Temporary files that a killed process left in a run folder are swept by the next")
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    names = ("..lock-holder.4711-0a1b2c3d.tmp", ".config.yaml.4711-0a1b2c3d.tmp")
+    for name in names:
+        (tmp_path / name).write_text("half")
+    (tmp_path / "config.yaml").write_text("whole")
+    with hold_run(tmp_path):
+        assert not [name for name in names if (tmp_path / name).exists()]
+        assert (tmp_path / "config.yaml").read_text() == "whole"

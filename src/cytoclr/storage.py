@@ -320,6 +320,8 @@ def hold_run(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise MachineError(f"{folder}: cannot be used as a run folder ({error.strerror or error}).") from error
     try:
+        for leftover in folder.glob(TEMPORARY):  # of a process that was killed: nobody else writes here
+            leftover.unlink()
         write_text(folder / ".lock-holder", f"process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
