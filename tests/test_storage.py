@@ -131,7 +131,9 @@ def test_a_full_disk_is_said_with_its_bytes(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "scores.json").read_text() == "old"
 
 
-@pytest.mark.promise("Kill and power", "Temporary files that a killed process left in a run folder are swept by the next")
+@pytest.mark.promise(
+    "Kill and power", "Temporary files that a killed process left in a run folder are swept by the next"
+)
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     names = ("..lock-holder.4711-0a1b2c3d.tmp", ".config.yaml.4711-0a1b2c3d.tmp")
     for name in names:

@@ -275,7 +275,7 @@ def test_names_are_copied(open_map: Callable) -> None:
     seek(page, "compound 05")
     page.get_by_role("button", name="Select what is found").click()
     page.get_by_role("button", name="Copy names").click()
-    page.locator('#map-selected', has_text='copied').wait_for()
+    page.locator("#map-selected", has_text="copied").wait_for()
     assert page.locator("#map-selected").text_content() == "2 names copied"
     assert page.evaluate("navigator.clipboard.readText()") == "compound 05 0.1 µM\ncompound 05 1 µM"
     assert complaints == []
