@@ -6,11 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ import tifffile
 import toys
 from click.testing import Result
 from moto.server import ThreadedMotoServer
+from servers import serve_on_loopback
 from toys import Toy, Written, draw_toy
 from typer.testing import CliRunner
 
@@ -662,16 +662,10 @@ def broad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     pd.concat(tables).to_csv(folder / "BBBC021_v1_image.csv", index=False)
     (folder / "BBBC021_v1_compound.csv").write_text("compound,smiles\nDMSO,CS(C)=O\n")
     (folder / "BBBC021_v1_moa.csv").write_text("compound,concentration,moa\nNA,0.3,DNA damage\n")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Folder, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    there = partial(fetch_bbbc021, broad_url=f"http://127.0.0.1:{server.server_address[1]}")
-    monkeypatch.setattr("cytoclr.data.fetch.fetch_bbbc021", there)
-    monkeypatch.setattr("cytoclr.data.download.SPARE_BYTES", 0)
-    yield folder
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serve_on_loopback(partial(_Folder, directory=str(folder))) as url:
+        monkeypatch.setattr("cytoclr.data.fetch.fetch_bbbc021", partial(fetch_bbbc021, broad_url=url))
+        monkeypatch.setattr("cytoclr.data.download.SPARE_BYTES", 0)
+        yield folder
 
 
 @pytest.mark.parametrize("options", [[], ["--week", "2"]])

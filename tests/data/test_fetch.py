@@ -6,10 +6,9 @@ import json
 import re
 import sqlite3
 import stat
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,9 +19,10 @@ import pandas as pd
 import pytest
 import requests
 from moto.server import ThreadedMotoServer
+from servers import serve_on_loopback
 
+from cytoclr.data import arrays, remote
 from cytoclr.data import download as downloading
-from cytoclr.data import remote
 from cytoclr.data.download import ask_size, check_space, download, unpack
 from cytoclr.data.fetch import _choose_plates, fetch_bbbc021, fetch_gallery
 from cytoclr.data.readers.bbbc021 import find_images, read_image_table
@@ -110,13 +110,8 @@ def web() -> Iterator[tuple[str, type[_Files]]]:
         "asked": [],
     }
     handler = type("Files", (_Files,), state)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", handler
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serve_on_loopback(handler) as url:
+        yield url, handler
 
 
 def test_a_file_arrives_whole(web: tuple[str, type[_Files]], tmp_path: Path) -> None:
@@ -327,7 +322,7 @@ def encrypted_zip() -> bytes:
 def test_hostile_archives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[], bytes], message: str, code: str
 ) -> None:
-    monkeypatch.setattr(downloading, "RATIO_FREE_BYTES", 10**5)
+    monkeypatch.setattr(arrays, "RATIO_FREE_BYTES", 10**5)
     archive = tmp_path / "x.zip"
     archive.write_bytes(make())
     with pytest.raises(DataError, match=message) as refused:

@@ -1,13 +1,13 @@
 """Files by URL: an S3 server and a web server of the test's own, on loopback."""
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from servers import serve_on_loopback
 
 from cytoclr.data import remote
 from cytoclr.data.readers.loaddata import read_loaddata
@@ -71,13 +71,8 @@ class _Answers(BaseHTTPRequestHandler):
 @pytest.fixture
 def web() -> Iterator[tuple[str, type[_Answers]]]:
     handler = type("Answers", (_Answers,), {"statuses": {}, "asked": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", handler
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serve_on_loopback(handler) as url:
+        yield url, handler
 
 
 def test_a_public_bucket_is_read_without_credentials(s3: str) -> None:

@@ -1,14 +1,14 @@
 """Archives and servers: what they send stays in the folder, within caps, and sends us nowhere else."""
 
 import struct
-import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import serve_on_loopback
 
 from cytoclr.data import download as downloading
 from cytoclr.data.download import ask_size, download, unpack
@@ -119,12 +119,8 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, dict[str, Ca
     monkeypatch.setattr(downloading, "RETRY_WAITS_S", (0.01,))
     answers: dict[str, Callable[[Any], None]] = {}
     handler = type("Handler", (_Hostile,), {"answers": answers})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", answers
-    server.shutdown()
-    server.server_close()
+    with serve_on_loopback(handler) as url:
+        yield url, answers
 
 
 def redirect(address: str) -> Callable[[Any], None]:

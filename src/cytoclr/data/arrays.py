@@ -16,7 +16,6 @@ from jaxtyping import Shaped
 
 __all__ = [
     "MAX_RATIO",
-    "RATIO_FREE_BYTES",
     "UNREADABLE",
     "check_gzip",
     "check_parquet",
@@ -34,7 +33,8 @@ UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-#: Measurements shrink to a third, constants to a thousandth; a file that says more is made to fill memory or disk.
+#: Images and measurements shrink to a third, drawings to a hundredth, constants to a thousandth; a file that says more
+#: is made to fill memory or disk.
 MAX_RATIO, RATIO_FREE_BYTES = 200, 2**26
 
 

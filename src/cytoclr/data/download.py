@@ -24,6 +24,7 @@ from http.client import HTTPMessage
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from cytoclr.data.arrays import MAX_RATIO, is_bomb
 from cytoclr.data.remote import PASSING_STATUS, RETRY_WAITS_S, as_http
 from cytoclr.data.roots import leaves
 from cytoclr.errors import DamagedError, DataError, MachineError
@@ -41,8 +42,6 @@ TIMEOUT_S = 60.0
 SPARE_BYTES = 2**28
 #: More than any plate's images take: an archive that says more is not one of them.
 MAX_UNPACKED_BYTES = 2**38
-#: Images shrink to a third, drawings to a hundredth; beyond that an archive is made to fill the disk. Small ones may.
-MAX_RATIO, RATIO_FREE_BYTES = 200, 2**26
 #: A plate has thousands of images.
 MAX_MEMBERS = 2**18
 _CHUNK = 2**20
@@ -442,7 +441,7 @@ def _check_members(opened: zipfile.ZipFile, archive: Path, folder: Path, top: st
         members[path] = member
     total = sum(member.file_size for member in members.values())
     size = archive.stat().st_size
-    if total > MAX_UNPACKED_BYTES or (total > RATIO_FREE_BYTES and total > MAX_RATIO * size):
+    if total > MAX_UNPACKED_BYTES or is_bomb(total, size):
         raise DataError(
             f"{archive}: {size:,} bytes that would unpack to {total:,}. Expected images, at most {MAX_RATIO} times the "
             "archive; nothing was unpacked.",

@@ -22,13 +22,15 @@ class Root:
     """A folder below which data name files.
 
     A link in it may lead to another place in it, and nowhere else: who sends a folder could otherwise have any file of
-    this machine read as if it belonged to the screen. Each folder is asked for its links once.
+    this machine read as if it belonged to the screen. Each folder is listed once.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = str(folder)
         self._real = os.path.realpath(folder)
         self._links: dict[str, frozenset[str]] = {}
+        self._files: dict[str, frozenset[str]] = {}
+        self._inside: set[str] = set()
 
     def split(self, name: str) -> PurePosixPath:
         """Take a path that data name for one below the folder.
@@ -45,6 +47,22 @@ class Root:
             )
         return PurePosixPath(name.replace("\\", "/"))
 
+    def has_file(self, folder: str | Path, name: str) -> bool:
+        """Tell whether a folder has a file of this name; a link may stand for it.
+
+        Raises
+        ------
+        DataError
+            NAME006: links lead out of the root to it.
+        """
+        folder = str(folder)
+        if folder not in self._files:
+            self._list(folder)
+        if name not in self._files[folder]:
+            return False
+        self.check_links(folder, name)
+        return True
+
     def check_links(self, folder: str | Path, name: str = "") -> None:
         """Refuse a file (or the folder itself) that links lead out to.
 
@@ -54,11 +72,18 @@ class Root:
             NAME006: the link, and where it leads.
         """
         folder = str(folder)
-        if folder not in self._links:
+        if folder not in self._inside:
             self._refuse_outside(folder)
-            self._links[folder] = _list_links(folder)
+            self._inside.add(folder)
+        if folder not in self._links:
+            self._list(folder)
         if name in self._links[folder]:
             self._refuse_outside(os.path.join(folder, name))
+
+    def _list(self, folder: str) -> None:
+        entries = list(os.scandir(folder)) if os.path.isdir(folder) else []
+        self._links[folder] = frozenset(entry.name for entry in entries if entry.is_symlink())
+        self._files[folder] = frozenset(entry.name for entry in entries if entry.is_file())
 
     def _refuse_outside(self, path: str) -> None:
         real = os.path.realpath(path)
@@ -68,10 +93,3 @@ class Root:
                 "name the folder that holds both.",
                 code="NAME006",
             )
-
-
-def _list_links(folder: str) -> frozenset[str]:
-    if not os.path.isdir(folder):
-        return frozenset()
-    with os.scandir(folder) as entries:
-        return frozenset(entry.name for entry in entries if entry.is_symlink())

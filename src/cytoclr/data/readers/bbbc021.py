@@ -3,7 +3,6 @@
 The virtual screen writes tables of the same shape, and is read by this module too.
 """
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,11 +135,9 @@ def find_images(screen: pd.DataFrame, images: Path, *, skip_missing: bool) -> tu
             code="IMG001",
         )
     channels = channel_names(screen)
-    listings: dict[Path, frozenset[str]] = {}
     root = Root(images)
     found: dict[str, list[str | None]] = {
-        channel: [_find_image(path, images, root, listings) for path in screen[f"{PATH_PREFIX}{channel}"]]
-        for channel in channels
+        channel: [_find_image(path, images, root) for path in screen[f"{PATH_PREFIX}{channel}"]] for channel in channels
     }
     paths = pd.DataFrame({f"{PATH_PREFIX}{channel}": values for channel, values in found.items()}, index=screen.index)
     absent = paths.isna()
@@ -166,13 +163,9 @@ def find_images(screen: pd.DataFrame, images: Path, *, skip_missing: bool) -> tu
     return screen.assign(**paths)[~incomplete].reset_index(drop=True), left_out
 
 
-def _find_image(path: str, images: Path, root: Root, listings: dict[Path, frozenset[str]]) -> str | None:
+def _find_image(path: str, images: Path, root: Root) -> str | None:
     relative = root.split(path)
     for folder in (images / relative.parent, images / relative.parent.name):
-        if folder not in listings:
-            entries = os.scandir(folder) if folder.is_dir() else ()
-            listings[folder] = frozenset(entry.name for entry in entries if entry.is_file())
-        if relative.name in listings[folder]:
-            root.check_links(folder, relative.name)
+        if root.has_file(folder, relative.name):
             return str(folder / relative.name)
     return None

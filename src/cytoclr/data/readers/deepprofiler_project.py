@@ -5,7 +5,6 @@ The handbook: https://cytomining.github.io/DeepProfiler-handbook.
 
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -201,12 +200,9 @@ def _drop_copies(sites: pd.DataFrame, index: Path) -> pd.DataFrame:
 def _find_images(sites: pd.DataFrame, channels: Sequence[str], images: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     if not images.is_dir():
         raise DataError(f"{images}: no such folder. Expected the project's images.", code="IMG001")
-    listings: dict[Path, frozenset[str]] = {}
     root = Root(images)
     paths = {
-        f"{PATH_PREFIX}{channel}": [
-            _find_image(name, images, root, listings) for name in sites[f"{PATH_PREFIX}{channel}"]
-        ]
+        f"{PATH_PREFIX}{channel}": [_find_image(name, images, root) for name in sites[f"{PATH_PREFIX}{channel}"]]
         for channel in channels
     }
     absent: np.ndarray = np.array([[path == "" for path in column] for column in paths.values()]).T
@@ -219,14 +215,8 @@ def _find_images(sites: pd.DataFrame, channels: Sequence[str], images: Path) -> 
     return sites.assign(**paths)[~incomplete].reset_index(drop=True), left_out
 
 
-def _find_image(name: str, images: Path, root: Root, listings: dict[Path, frozenset[str]]) -> str:
-    """Find an image by its path below the images; ``""``: it is not there. A folder is listed once."""
+def _find_image(name: str, images: Path, root: Root) -> str:
+    """Find an image by its path below the images; ``""``: it is not there."""
     relative = root.split(name)
     folder = images / relative.parent
-    if folder not in listings:
-        entries = os.scandir(folder) if folder.is_dir() else ()
-        listings[folder] = frozenset(entry.name for entry in entries if entry.is_file())
-    if relative.name not in listings[folder]:
-        return ""
-    root.check_links(folder, relative.name)
-    return str((folder / relative.name).absolute())
+    return str((folder / relative.name).absolute()) if root.has_file(folder, relative.name) else ""
